@@ -1,0 +1,185 @@
+/* The catalog: one interface, engines behind it (SQLite first).
+ *
+ * A catalog holds records and nothing but records: objects, directory entries, attributes, drafts, garbage, events.
+ * It knows no rule about them; those are in core. An engine may be in the process (SQLite) or on another host that
+ * several mounts share (PostgreSQL), so:
+ *   - every record call happens between begin and end, which bracket one operation;
+ *   - the end of an operation names how far it must be recorded, and a callback says when it is (or that it failed):
+ *     the caller never assumes that this happens before end() returns, nor in which thread;
+ *   - the engine hands out identifiers and wall-clock time, and tells (notify) when somebody else changed an object.
+ *
+ * Operations of one host run one after another between begin and end. What an operation changed is seen by the next
+ * one at once; a crash may take back a whole tail of operations, never one out of the middle.
+ *
+ * Record calls return 0 or a negative errno: -ENOENT no such record, -EEXIST the record is there already, and for the
+ * store itself -ENOSPC, -EIO, -EROFS, -EBADMSG (corrupt). After one of the latter the operation must end with
+ * META_ABANDON; every operation that was not recorded yet is then taken back and told so.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define META_NAME_MAX 255
+#define META_COMMAND_MAX 16
+
+/* The identifiers. All come from one sequence (new_id), so no two are ever equal:
+ *   object   what a key names; stays through rename and replacement. 1 is the root, 2 the root of aborted/.
+ *   version  one immutable set of bytes of an object; names the data file and is the inode number.
+ *            The first version of an object has the object's own number. */
+#define META_ROOT 1
+#define META_ABORTED 2
+#define META_FIRST_ID 16
+
+enum object_state {
+	OBJECT_OTHER = 0,   /* not a regular file */
+	OBJECT_PENDING = 1, /* declared, nobody writes */
+	OBJECT_WRITING = 2, /* has never been published and has a draft */
+	OBJECT_READY = 3,   /* has a current version */
+	OBJECT_FAILED = 4,  /* a future that settled with an error */
+};
+
+struct meta_object {
+	uint64_t id;
+	uint64_t vid;     /* current version, or the one that will be the first */
+	uint64_t version; /* number of the current version, 0 before the first */
+	uint32_t mode, uid, gid, nlink;
+	uint64_t rdev;
+	int64_t size, blocks; /* of the current version; blocks of 512 bytes */
+	int64_t atime, mtime, ctime, btime; /* nanoseconds since the epoch */
+	enum object_state state;
+	bool declared; /* is or was a future: its producer's death fails it instead of removing it */
+	bool live;     /* publish=write: a file changed in place, or a directory whose new files are */
+	int32_t error; /* errno of a failed future */
+	int64_t deadline; /* wall clock, nanoseconds; 0 none */
+	int32_t producer_pid;
+	uint32_t producer_uid;
+	char producer_command[META_COMMAND_MAX];
+};
+
+struct meta_dentry {
+	uint64_t parent, object;
+	uint64_t cookie; /* position in the directory; stays as long as the entry does, 1 to INT64_MAX */
+	unsigned name_len;
+	char name[META_NAME_MAX + 1];
+};
+
+struct meta_draft {
+	uint64_t object, vid;
+	bool sealed;  /* the writer has closed it: counts as published if nobody comes to say otherwise */
+	bool fsynced; /* the writer has called fsync: what is there counts */
+	int64_t size, mtime; /* of the data file when it was sealed or synced: a file that differs was written afterwards */
+};
+
+struct meta_aborted {
+	uint64_t object;
+	int64_t at; /* wall clock, nanoseconds */
+	int64_t size;
+};
+
+struct meta_event {
+	uint64_t id; /* given by event_add */
+	int64_t at;  /* wall clock, nanoseconds */
+	const char *kind;
+	const void *key; /* bytes of the path; valid only during the callback in event_scan */
+	size_t key_len;
+	uint64_t object, version;
+	int32_t pid;
+	uint32_t uid;
+	char command[META_COMMAND_MAX];
+	const char *detail; /* NULL: none */
+};
+
+struct meta_counts {
+	uint64_t operations, commits, statements;
+};
+
+/* How far an operation has to be recorded. */
+enum meta_ack {
+	META_READ,     /* it changed nothing */
+	META_LATER,    /* recorded soon; nobody waits for it */
+	META_RECORDED, /* survives the death of every process */
+	META_DURABLE,  /* survives power loss */
+	META_ABANDON,  /* take it back */
+};
+
+/* One who waits for the end of an operation. Belongs to the caller, who keeps it until done was called. */
+struct meta_commit {
+	void (*done)(struct meta_commit *c, int r);
+	struct meta_commit *next;
+	bool durable;
+};
+
+struct meta;
+
+typedef int (*meta_dentry_fn)(void *arg, const struct meta_dentry *d); /* non-zero ends the walk and is returned */
+typedef int (*meta_attribute_fn)(void *arg, const char *name, size_t value_len);
+typedef int (*meta_draft_fn)(void *arg, const struct meta_draft *d);
+typedef int (*meta_id_fn)(void *arg, uint64_t id);
+typedef int (*meta_object_fn)(void *arg, const struct meta_object *o);
+typedef int (*meta_aborted_fn)(void *arg, const struct meta_aborted *a);
+typedef int (*meta_event_fn)(void *arg, const struct meta_event *e);
+
+/* The contract of an engine. Walk callbacks must not call the engine. */
+struct meta_ops {
+	void (*close)(struct meta *m); /* records everything, then frees */
+	void (*begin)(struct meta *m); /* waits for its turn */
+	void (*end)(struct meta *m, enum meta_ack ack, struct meta_commit *c); /* c may be NULL */
+	int64_t (*now)(struct meta *m); /* the catalog's wall clock, nanoseconds */
+	int (*new_id)(struct meta *m, uint64_t *id);
+
+	int (*object_get)(struct meta *m, uint64_t id, struct meta_object *o);
+	int (*object_by_version)(struct meta *m, uint64_t vid, struct meta_object *o);
+	int (*object_insert)(struct meta *m, const struct meta_object *o);
+	int (*object_update)(struct meta *m, const struct meta_object *o); /* all fields */
+	int (*object_touch)(struct meta *m, uint64_t id, int64_t when, int nlink_delta); /* mtime, ctime, nlink */
+	int (*object_delete)(struct meta *m, uint64_t id); /* with its attributes and draft */
+	int (*object_deadlines)(struct meta *m, meta_object_fn fn, void *arg); /* all that have one, soonest first */
+
+	int (*dentry_get)(struct meta *m, uint64_t parent, const char *name, struct meta_dentry *d);
+	int (*dentry_insert)(struct meta *m, uint64_t parent, const char *name, uint64_t object);
+	int (*dentry_set)(struct meta *m, const struct meta_dentry *d, uint64_t object); /* point it elsewhere */
+	int (*dentry_delete)(struct meta *m, const struct meta_dentry *d);
+	int (*dentry_list)(struct meta *m, uint64_t parent, uint64_t after, meta_dentry_fn fn, void *arg); /* by cookie */
+	int (*dentry_names)(struct meta *m, uint64_t object, meta_dentry_fn fn, void *arg); /* all names of an object */
+
+	/* Attributes are name and value below an object: the user's xattrs (`user.`) and what core keeps (`pfs.`).
+	 * A get with size 0 asks for the length; -ERANGE when it does not fit. Returns the length. */
+	int (*attribute_get)(struct meta *m, uint64_t object, const char *name, void *value, size_t size);
+	int (*attribute_set)(struct meta *m, uint64_t object, const char *name, const void *value, size_t len);
+	int (*attribute_remove)(struct meta *m, uint64_t object, const char *name);
+	int (*attribute_list)(struct meta *m, uint64_t object, meta_attribute_fn fn, void *arg);
+
+	int (*draft_put)(struct meta *m, const struct meta_draft *d); /* insert or replace */
+	int (*draft_delete)(struct meta *m, uint64_t object);         /* 0 also when there is none */
+	int (*draft_list)(struct meta *m, meta_draft_fn fn, void *arg);
+
+	int (*garbage_add)(struct meta *m, uint64_t vid); /* a data file to remove once the commit is recorded */
+	int (*garbage_remove)(struct meta *m, uint64_t vid);
+	int (*garbage_list)(struct meta *m, meta_id_fn fn, void *arg);
+
+	int (*aborted_add)(struct meta *m, const struct meta_aborted *a);
+	int (*aborted_remove)(struct meta *m, uint64_t object);
+	int (*aborted_list)(struct meta *m, meta_aborted_fn fn, void *arg); /* oldest first */
+
+	int (*event_add)(struct meta *m, struct meta_event *e);
+	int (*event_scan)(struct meta *m, uint64_t after, meta_event_fn fn, void *arg); /* oldest first */
+
+	void (*counts)(struct meta *m, struct meta_counts *c); /* since it was opened; callable at any time */
+};
+
+struct meta {
+	const struct meta_ops *ops;
+	/* Called after operations were taken back, outside of begin/end; set by core before its first operation. */
+	void (*on_rollback)(void *arg, int r);
+	void *on_rollback_arg;
+};
+
+/* Open the SQLite catalog at path, made when missing, and bring it to this version's schema. On failure returns a
+ * negative errno and points *why at a static sentence: -EBADMSG corrupt or not a catalog, -EPROTO from a newer version,
+ * -EROFS, -EACCES, -ENOSPC, -EIO. */
+int meta_sqlite_open(const char *path, struct meta **ret, const char **why);
+
+/* The newest schema version that meta_sqlite_open knows. */
+#define META_SCHEMA_VERSION 1

@@ -1,0 +1,64 @@
+/* What the files of the SQLite engine share.
+ *
+ * Locks: `lock` is held from begin to end and guards the connection with everything up to `wal_fd`. `work_lock` guards
+ * the list of things for the background thread; it is taken inside `lock` and nothing is taken inside it. Completion
+ * callbacks run with neither. */
+#pragma once
+
+#include "meta/meta.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdatomic.h>
+
+enum statement {
+#define STATEMENT(name, sql) STMT_##name,
+#include "meta/sqlite_statements.h"
+#undef STATEMENT
+	STATEMENT_COUNT
+};
+
+struct sqlite_catalog {
+	struct meta meta;
+	pthread_mutex_t lock;
+	atomic_uint contenders; /* threads waiting in begin: they will commit for us */
+	sqlite3 *db;
+	sqlite3_stmt *stmt[STATEMENT_COUNT];
+	bool in_transaction;
+	int failed; /* first error of the running transaction that it cannot survive */
+	struct meta_commit *pending; /* operations of the running transaction that wait to be recorded */
+	struct meta_commit **pending_tail;
+	unsigned pending_count; /* of them, those that do not want it just later */
+	int64_t pending_since;
+	uint64_t next_id, id_limit;
+	uint64_t events_since_prune;
+	int wal_fd; /* for making commits durable; the WAL file stays the same one while the catalog is open */
+
+	pthread_mutex_t work_lock;
+	pthread_cond_t work_cond;
+	pthread_t worker;
+	bool worker_started, stop, later_wanted, checkpoint_wanted;
+	struct meta_commit *sync_list, **sync_tail;
+	sqlite3 *checkpoint_db; /* only the worker uses it, so copying pages back blocks nobody */
+
+	atomic_ullong operations, commits, statements;
+};
+
+static inline struct sqlite_catalog *catalog_of(struct meta *m)
+{
+	return (struct sqlite_catalog *)m;
+}
+
+/* sqlite_records.c */
+extern const struct meta_ops sqlite_record_ops; /* the record calls; the life cycle calls are NULL */
+int sqlite_errno(sqlite3 *db, int rc);          /* negative errno for an SQLite result code */
+int sqlite_step(struct sqlite_catalog *s, enum statement which); /* SQLITE_ROW, SQLITE_DONE or negative errno */
+int sqlite_reserve_ids(struct sqlite_catalog *s);
+
+/* sqlite_transaction.c */
+void sqlite_begin(struct meta *m);
+void sqlite_end(struct meta *m, enum meta_ack ack, struct meta_commit *c);
+int sqlite_write_begin(struct sqlite_catalog *s); /* opens the transaction before the first change */
+int sqlite_worker_start(struct sqlite_catalog *s);
+void sqlite_worker_stop(struct sqlite_catalog *s); /* records everything first */
+int64_t sqlite_now(struct meta *m);

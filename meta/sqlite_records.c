@@ -1,0 +1,645 @@
+/* The record calls of the SQLite engine: bind, step, read. Nothing is decided here. */
+#include "meta/sqlite_catalog.h"
+
+#include <errno.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define ID_BLOCK (1 << 20)
+#define EVENTS_KEPT 100000
+#define EVENTS_PRUNE_EVERY 1024
+
+/* A name's position in its directory is its hash, with room for a few names of the same hash. */
+#define COOKIE_SLOTS 4
+
+int sqlite_errno(sqlite3 *db, int rc)
+{
+	int e;
+
+	switch (rc & 0xff) {
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_READONLY:
+		return -EROFS;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return -EBADMSG;
+	case SQLITE_CONSTRAINT:
+		return -EEXIST;
+	case SQLITE_PERM:
+		return -EACCES;
+	case SQLITE_CANTOPEN:
+	case SQLITE_IOERR:
+		e = db != NULL ? sqlite3_system_errno(db) : 0;
+		return e == ENOSPC || e == EDQUOT || e == EROFS || e == EACCES || e == EMFILE ? -e : -EIO;
+	default:
+		return -EIO;
+	}
+}
+
+int sqlite_step(struct sqlite_catalog *s, enum statement which)
+{
+	sqlite3_stmt *st = s->stmt[which];
+	int rc = sqlite3_step(st), r;
+
+	atomic_fetch_add_explicit(&s->statements, 1, memory_order_relaxed);
+	if (rc == SQLITE_ROW)
+		return SQLITE_ROW;
+	r = rc == SQLITE_DONE ? SQLITE_DONE : sqlite_errno(s->db, sqlite3_extended_errcode(s->db));
+	sqlite3_reset(st);
+	if (r < 0 && r != -EEXIST && s->failed == 0)
+		s->failed = r;
+	return r;
+}
+
+static sqlite3_stmt *statement(struct meta *m, enum statement which)
+{
+	return catalog_of(m)->stmt[which];
+}
+
+static void bind(sqlite3_stmt *st, int at, int64_t v)
+{
+	sqlite3_bind_int64(st, at, v);
+}
+
+/* Runs a changing statement whose parameters are bound. */
+static int change(struct meta *m, enum statement which)
+{
+	struct sqlite_catalog *s = catalog_of(m);
+	int r = sqlite_write_begin(s);
+
+	if (r == 0)
+		r = sqlite_step(s, which);
+	if (r == SQLITE_ROW) {
+		sqlite3_reset(s->stmt[which]);
+		r = SQLITE_DONE;
+	}
+	return r == SQLITE_DONE ? 0 : r;
+}
+
+static int change_one(struct meta *m, enum statement which, uint64_t id)
+{
+	bind(statement(m, which), 1, (int64_t)id);
+	return change(m, which);
+}
+
+/* Calls row for each row; row returns non-zero to end the walk. */
+static int walk(struct meta *m, enum statement which, int (*row)(void *ctx, sqlite3_stmt *st), void *ctx)
+{
+	struct sqlite_catalog *s = catalog_of(m);
+	int r;
+
+	while ((r = sqlite_step(s, which)) == SQLITE_ROW) {
+		r = row(ctx, s->stmt[which]);
+		if (r != 0) {
+			sqlite3_reset(s->stmt[which]);
+			return r;
+		}
+	}
+	return r == SQLITE_DONE ? 0 : r;
+}
+
+/* Identifiers */
+
+int sqlite_reserve_ids(struct sqlite_catalog *s)
+{
+	int r = sqlite_write_begin(s);
+
+	if (r < 0)
+		return r;
+	bind(s->stmt[STMT_SEQUENCE_TAKE], 1, ID_BLOCK);
+	r = sqlite_step(s, STMT_SEQUENCE_TAKE);
+	if (r != SQLITE_ROW)
+		return r < 0 ? r : -EBADMSG;
+	s->id_limit = (uint64_t)sqlite3_column_int64(s->stmt[STMT_SEQUENCE_TAKE], 0);
+	s->next_id = s->id_limit - ID_BLOCK;
+	sqlite3_reset(s->stmt[STMT_SEQUENCE_TAKE]);
+	return 0;
+}
+
+static int new_id(struct meta *m, uint64_t *id)
+{
+	struct sqlite_catalog *s = catalog_of(m);
+	int r = s->next_id < s->id_limit ? 0 : sqlite_reserve_ids(s);
+
+	if (r == 0)
+		*id = s->next_id++;
+	return r;
+}
+
+/* Objects */
+
+static void read_object(sqlite3_stmt *st, struct meta_object *o)
+{
+	int c = 0;
+
+	o->id = (uint64_t)sqlite3_column_int64(st, c++);
+	o->vid = (uint64_t)sqlite3_column_int64(st, c++);
+	o->version = (uint64_t)sqlite3_column_int64(st, c++);
+	o->mode = (uint32_t)sqlite3_column_int64(st, c++);
+	o->uid = (uint32_t)sqlite3_column_int64(st, c++);
+	o->gid = (uint32_t)sqlite3_column_int64(st, c++);
+	o->nlink = (uint32_t)sqlite3_column_int64(st, c++);
+	o->rdev = (uint64_t)sqlite3_column_int64(st, c++);
+	o->size = sqlite3_column_int64(st, c++);
+	o->blocks = sqlite3_column_int64(st, c++);
+	o->atime = sqlite3_column_int64(st, c++);
+	o->mtime = sqlite3_column_int64(st, c++);
+	o->ctime = sqlite3_column_int64(st, c++);
+	o->btime = sqlite3_column_int64(st, c++);
+	o->state = sqlite3_column_int(st, c++);
+	o->declared = sqlite3_column_int(st, c++) != 0;
+	o->live = sqlite3_column_int(st, c++) != 0;
+	o->error = sqlite3_column_int(st, c++);
+	o->deadline = sqlite3_column_int64(st, c++);
+	o->producer_pid = sqlite3_column_int(st, c++);
+	o->producer_uid = (uint32_t)sqlite3_column_int64(st, c++);
+	strncpy(o->producer_command, (const char *)sqlite3_column_text(st, c), META_COMMAND_MAX - 1);
+	o->producer_command[META_COMMAND_MAX - 1] = '\0';
+}
+
+static void bind_object(sqlite3_stmt *st, const struct meta_object *o)
+{
+	const int64_t values[] = { (int64_t)o->id,  (int64_t)o->vid, (int64_t)o->version, o->mode,  o->uid,   o->gid,
+				   o->nlink,        (int64_t)o->rdev, o->size,  o->blocks, o->atime,
+				   o->mtime,        o->ctime,         o->btime,            o->state, o->declared, o->live,
+				   o->error };
+	int at = 1;
+
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+		bind(st, at++, values[i]);
+	if (o->deadline != 0)
+		bind(st, at++, o->deadline);
+	else
+		sqlite3_bind_null(st, at++);
+	bind(st, at++, o->producer_pid);
+	bind(st, at++, o->producer_uid);
+	sqlite3_bind_text(st, at, o->producer_command, -1, SQLITE_TRANSIENT);
+}
+
+static int get_object(struct meta *m, enum statement which, uint64_t id, struct meta_object *o)
+{
+	sqlite3_stmt *st = statement(m, which);
+	int r;
+
+	bind(st, 1, (int64_t)id);
+	r = sqlite_step(catalog_of(m), which);
+	if (r != SQLITE_ROW)
+		return r < 0 ? r : -ENOENT;
+	read_object(st, o);
+	sqlite3_reset(st);
+	return 0;
+}
+
+static int object_get(struct meta *m, uint64_t id, struct meta_object *o)
+{
+	return get_object(m, STMT_OBJECT_GET, id, o);
+}
+
+static int object_by_version(struct meta *m, uint64_t vid, struct meta_object *o)
+{
+	int r = get_object(m, STMT_OBJECT_GET, vid, o);
+
+	if (r == 0 && o->vid == vid)
+		return 0;
+	return r < 0 && r != -ENOENT ? r : get_object(m, STMT_OBJECT_BY_VERSION, vid, o);
+}
+
+static int object_insert(struct meta *m, const struct meta_object *o)
+{
+	bind_object(statement(m, STMT_OBJECT_INSERT), o);
+	return change(m, STMT_OBJECT_INSERT);
+}
+
+static int object_update(struct meta *m, const struct meta_object *o)
+{
+	bind_object(statement(m, STMT_OBJECT_UPDATE), o);
+	return change(m, STMT_OBJECT_UPDATE);
+}
+
+static int object_touch(struct meta *m, uint64_t id, int64_t when, int nlink_delta)
+{
+	sqlite3_stmt *st = statement(m, STMT_OBJECT_TOUCH);
+
+	bind(st, 1, (int64_t)id);
+	bind(st, 2, when);
+	bind(st, 3, nlink_delta);
+	return change(m, STMT_OBJECT_TOUCH);
+}
+
+static int object_delete(struct meta *m, uint64_t id)
+{
+	return change_one(m, STMT_OBJECT_DELETE, id);
+}
+
+struct object_walk {
+	meta_object_fn fn;
+	void *arg;
+};
+
+static int object_row(void *ctx, sqlite3_stmt *st)
+{
+	struct object_walk *w = ctx;
+	struct meta_object o;
+
+	read_object(st, &o);
+	return w->fn(w->arg, &o);
+}
+
+static int object_deadlines(struct meta *m, meta_object_fn fn, void *arg)
+{
+	struct object_walk w = { fn, arg };
+
+	return walk(m, STMT_OBJECT_DEADLINES, object_row, &w);
+}
+
+/* Directory entries */
+
+static uint64_t cookie_of(const char *name, size_t len)
+{
+	uint64_t h = (XXH3_64bits(name, len) >> 1) & ~(uint64_t)(COOKIE_SLOTS - 1);
+
+	return h == 0 ? COOKIE_SLOTS : h; /* 0 to 3 are left for "." and ".." */
+}
+
+static int dentry_get(struct meta *m, uint64_t parent, const char *name, struct meta_dentry *d)
+{
+	sqlite3_stmt *st = statement(m, STMT_DENTRY_GET);
+	size_t len = strlen(name);
+	uint64_t cookie = cookie_of(name, len);
+	int r;
+
+	bind(st, 1, (int64_t)parent);
+	bind(st, 2, (int64_t)cookie);
+	bind(st, 3, (int64_t)(cookie + COOKIE_SLOTS - 1));
+	sqlite3_bind_blob(st, 4, name, (int)len, SQLITE_STATIC);
+	r = sqlite_step(catalog_of(m), STMT_DENTRY_GET);
+	if (r != SQLITE_ROW)
+		return r < 0 ? r : -ENOENT;
+	d->parent = parent;
+	d->cookie = (uint64_t)sqlite3_column_int64(st, 0);
+	d->object = (uint64_t)sqlite3_column_int64(st, 1);
+	d->name_len = (unsigned)len;
+	memcpy(d->name, name, len + 1);
+	sqlite3_reset(st);
+	return 0;
+}
+
+static int dentry_insert(struct meta *m, uint64_t parent, const char *name, uint64_t object)
+{
+	sqlite3_stmt *st = statement(m, STMT_DENTRY_INSERT);
+	size_t len = strlen(name);
+	uint64_t cookie = cookie_of(name, len);
+	int r = -EEXIST;
+
+	for (int slot = 0; r == -EEXIST && slot < COOKIE_SLOTS; slot++) {
+		bind(st, 1, (int64_t)parent);
+		bind(st, 2, (int64_t)(cookie + (uint64_t)slot));
+		sqlite3_bind_blob(st, 3, name, (int)len, SQLITE_STATIC);
+		bind(st, 4, (int64_t)object);
+		r = change(m, STMT_DENTRY_INSERT);
+	}
+	return r;
+}
+
+static int dentry_set(struct meta *m, const struct meta_dentry *d, uint64_t object)
+{
+	sqlite3_stmt *st = statement(m, STMT_DENTRY_SET);
+
+	bind(st, 1, (int64_t)d->parent);
+	bind(st, 2, (int64_t)d->cookie);
+	bind(st, 3, (int64_t)object);
+	return change(m, STMT_DENTRY_SET);
+}
+
+static int dentry_delete(struct meta *m, const struct meta_dentry *d)
+{
+	bind(statement(m, STMT_DENTRY_DELETE), 2, (int64_t)d->cookie);
+	return change_one(m, STMT_DENTRY_DELETE, d->parent);
+}
+
+struct dentry_walk {
+	meta_dentry_fn fn;
+	void *arg;
+	uint64_t fixed; /* the parent when listing, the object when asking for names */
+};
+
+static void read_name(sqlite3_stmt *st, int column, struct meta_dentry *d)
+{
+	int len = sqlite3_column_bytes(st, column);
+
+	d->name_len = len <= META_NAME_MAX ? (unsigned)len : META_NAME_MAX;
+	if (d->name_len > 0)
+		memcpy(d->name, sqlite3_column_blob(st, column), d->name_len);
+	d->name[d->name_len] = '\0';
+}
+
+static int list_row(void *ctx, sqlite3_stmt *st)
+{
+	struct dentry_walk *w = ctx;
+	struct meta_dentry d = { .parent = w->fixed };
+
+	d.cookie = (uint64_t)sqlite3_column_int64(st, 0);
+	d.object = (uint64_t)sqlite3_column_int64(st, 2);
+	read_name(st, 1, &d);
+	return w->fn(w->arg, &d);
+}
+
+static int dentry_list(struct meta *m, uint64_t parent, uint64_t after, meta_dentry_fn fn, void *arg)
+{
+	struct dentry_walk w = { fn, arg, parent };
+
+	bind(statement(m, STMT_DENTRY_LIST), 1, (int64_t)parent);
+	bind(statement(m, STMT_DENTRY_LIST), 2, (int64_t)after);
+	return walk(m, STMT_DENTRY_LIST, list_row, &w);
+}
+
+static int names_row(void *ctx, sqlite3_stmt *st)
+{
+	struct dentry_walk *w = ctx;
+	struct meta_dentry d = { .object = w->fixed };
+
+	d.parent = (uint64_t)sqlite3_column_int64(st, 0);
+	d.cookie = (uint64_t)sqlite3_column_int64(st, 1);
+	read_name(st, 2, &d);
+	return w->fn(w->arg, &d);
+}
+
+static int dentry_names(struct meta *m, uint64_t object, meta_dentry_fn fn, void *arg)
+{
+	struct dentry_walk w = { fn, arg, object };
+
+	bind(statement(m, STMT_DENTRY_NAMES), 1, (int64_t)object);
+	return walk(m, STMT_DENTRY_NAMES, names_row, &w);
+}
+
+/* Attributes */
+
+static void bind_attribute(sqlite3_stmt *st, uint64_t object, const char *name)
+{
+	bind(st, 1, (int64_t)object);
+	sqlite3_bind_text(st, 2, name, -1, SQLITE_STATIC);
+}
+
+static int attribute_get(struct meta *m, uint64_t object, const char *name, void *value, size_t size)
+{
+	sqlite3_stmt *st = statement(m, STMT_ATTRIBUTE_GET);
+	int r, len;
+
+	bind_attribute(st, object, name);
+	r = sqlite_step(catalog_of(m), STMT_ATTRIBUTE_GET);
+	if (r != SQLITE_ROW)
+		return r < 0 ? r : -ENOENT;
+	len = sqlite3_column_bytes(st, 0);
+	if (size > 0 && (size_t)len > size)
+		r = -ERANGE;
+	else if (size > 0 && len > 0)
+		memcpy(value, sqlite3_column_blob(st, 0), (size_t)len);
+	sqlite3_reset(st);
+	return r < 0 ? r : len;
+}
+
+static int attribute_set(struct meta *m, uint64_t object, const char *name, const void *value, size_t len)
+{
+	sqlite3_stmt *st = statement(m, STMT_ATTRIBUTE_SET);
+
+	bind_attribute(st, object, name);
+	sqlite3_bind_blob64(st, 3, len > 0 ? value : "", len, SQLITE_STATIC);
+	return change(m, STMT_ATTRIBUTE_SET);
+}
+
+static int attribute_remove(struct meta *m, uint64_t object, const char *name)
+{
+	bind_attribute(statement(m, STMT_ATTRIBUTE_REMOVE), object, name);
+	return change(m, STMT_ATTRIBUTE_REMOVE);
+}
+
+struct attribute_walk {
+	meta_attribute_fn fn;
+	void *arg;
+};
+
+static int attribute_row(void *ctx, sqlite3_stmt *st)
+{
+	struct attribute_walk *w = ctx;
+
+	return w->fn(w->arg, (const char *)sqlite3_column_text(st, 0), (size_t)sqlite3_column_int64(st, 1));
+}
+
+static int attribute_list(struct meta *m, uint64_t object, meta_attribute_fn fn, void *arg)
+{
+	struct attribute_walk w = { fn, arg };
+
+	bind(statement(m, STMT_ATTRIBUTE_LIST), 1, (int64_t)object);
+	return walk(m, STMT_ATTRIBUTE_LIST, attribute_row, &w);
+}
+
+/* Drafts, garbage, aborted */
+
+static int draft_put(struct meta *m, const struct meta_draft *d)
+{
+	const int64_t values[] = { (int64_t)d->object, (int64_t)d->vid, d->sealed, d->fsynced, d->size, d->mtime };
+
+	for (int i = 0; i < 6; i++)
+		bind(statement(m, STMT_DRAFT_PUT), i + 1, values[i]);
+	return change(m, STMT_DRAFT_PUT);
+}
+
+static int draft_delete(struct meta *m, uint64_t object)
+{
+	return change_one(m, STMT_DRAFT_DELETE, object);
+}
+
+struct draft_walk {
+	meta_draft_fn fn;
+	void *arg;
+};
+
+static int draft_row(void *ctx, sqlite3_stmt *st)
+{
+	struct draft_walk *w = ctx;
+	struct meta_draft d = {
+		.object = (uint64_t)sqlite3_column_int64(st, 0),
+		.vid = (uint64_t)sqlite3_column_int64(st, 1),
+		.sealed = sqlite3_column_int(st, 2) != 0,
+		.fsynced = sqlite3_column_int(st, 3) != 0,
+		.size = sqlite3_column_int64(st, 4),
+		.mtime = sqlite3_column_int64(st, 5),
+	};
+
+	return w->fn(w->arg, &d);
+}
+
+static int draft_list(struct meta *m, meta_draft_fn fn, void *arg)
+{
+	struct draft_walk w = { fn, arg };
+
+	return walk(m, STMT_DRAFT_LIST, draft_row, &w);
+}
+
+static int garbage_add(struct meta *m, uint64_t vid)
+{
+	return change_one(m, STMT_GARBAGE_ADD, vid);
+}
+
+static int garbage_remove(struct meta *m, uint64_t vid)
+{
+	return change_one(m, STMT_GARBAGE_REMOVE, vid);
+}
+
+struct id_walk {
+	meta_id_fn fn;
+	void *arg;
+};
+
+static int id_row(void *ctx, sqlite3_stmt *st)
+{
+	struct id_walk *w = ctx;
+
+	return w->fn(w->arg, (uint64_t)sqlite3_column_int64(st, 0));
+}
+
+static int garbage_list(struct meta *m, meta_id_fn fn, void *arg)
+{
+	struct id_walk w = { fn, arg };
+
+	return walk(m, STMT_GARBAGE_LIST, id_row, &w);
+}
+
+static int aborted_add(struct meta *m, const struct meta_aborted *a)
+{
+	sqlite3_stmt *st = statement(m, STMT_ABORTED_ADD);
+
+	bind(st, 1, (int64_t)a->object);
+	bind(st, 2, a->at);
+	bind(st, 3, a->size);
+	return change(m, STMT_ABORTED_ADD);
+}
+
+static int aborted_remove(struct meta *m, uint64_t object)
+{
+	return change_one(m, STMT_ABORTED_REMOVE, object);
+}
+
+struct aborted_walk {
+	meta_aborted_fn fn;
+	void *arg;
+};
+
+static int aborted_row(void *ctx, sqlite3_stmt *st)
+{
+	struct aborted_walk *w = ctx;
+	struct meta_aborted a = {
+		.object = (uint64_t)sqlite3_column_int64(st, 0),
+		.at = sqlite3_column_int64(st, 1),
+		.size = sqlite3_column_int64(st, 2),
+	};
+
+	return w->fn(w->arg, &a);
+}
+
+static int aborted_list(struct meta *m, meta_aborted_fn fn, void *arg)
+{
+	struct aborted_walk w = { fn, arg };
+
+	return walk(m, STMT_ABORTED_LIST, aborted_row, &w);
+}
+
+/* Events */
+
+static int prune_events(struct meta *m, uint64_t newest)
+{
+	if (++catalog_of(m)->events_since_prune < EVENTS_PRUNE_EVERY || newest <= EVENTS_KEPT)
+		return 0;
+	catalog_of(m)->events_since_prune = 0;
+	return change_one(m, STMT_EVENT_PRUNE, newest - EVENTS_KEPT);
+}
+
+static int event_add(struct meta *m, struct meta_event *e)
+{
+	sqlite3_stmt *st = statement(m, STMT_EVENT_ADD);
+	int r;
+
+	bind(st, 1, e->at);
+	sqlite3_bind_text(st, 2, e->kind, -1, SQLITE_STATIC);
+	sqlite3_bind_blob(st, 3, e->key_len > 0 ? e->key : "", (int)e->key_len, SQLITE_STATIC);
+	bind(st, 4, (int64_t)e->object);
+	bind(st, 5, (int64_t)e->version);
+	bind(st, 6, e->pid);
+	bind(st, 7, e->uid);
+	sqlite3_bind_text(st, 8, e->command, -1, SQLITE_TRANSIENT);
+	sqlite3_bind_text(st, 9, e->detail, -1, SQLITE_TRANSIENT);
+	r = change(m, STMT_EVENT_ADD);
+	if (r < 0)
+		return r;
+	e->id = (uint64_t)sqlite3_last_insert_rowid(catalog_of(m)->db);
+	return prune_events(m, e->id);
+}
+
+struct event_walk {
+	meta_event_fn fn;
+	void *arg;
+};
+
+static int event_row(void *ctx, sqlite3_stmt *st)
+{
+	struct event_walk *w = ctx;
+	struct meta_event e = {
+		.id = (uint64_t)sqlite3_column_int64(st, 0),
+		.at = sqlite3_column_int64(st, 1),
+		.kind = (const char *)sqlite3_column_text(st, 2),
+		.key = sqlite3_column_blob(st, 3),
+		.key_len = (size_t)sqlite3_column_bytes(st, 3),
+		.object = (uint64_t)sqlite3_column_int64(st, 4),
+		.version = (uint64_t)sqlite3_column_int64(st, 5),
+		.pid = sqlite3_column_int(st, 6),
+		.uid = (uint32_t)sqlite3_column_int64(st, 7),
+		.detail = (const char *)sqlite3_column_text(st, 9),
+	};
+
+	strncpy(e.command, (const char *)sqlite3_column_text(st, 8), META_COMMAND_MAX - 1);
+	return w->fn(w->arg, &e);
+}
+
+static int event_scan(struct meta *m, uint64_t after, meta_event_fn fn, void *arg)
+{
+	struct event_walk w = { fn, arg };
+
+	bind(statement(m, STMT_EVENT_SCAN), 1, (int64_t)after);
+	return walk(m, STMT_EVENT_SCAN, event_row, &w);
+}
+
+const struct meta_ops sqlite_record_ops = {
+	.now = sqlite_now,
+	.new_id = new_id,
+	.object_get = object_get,
+	.object_by_version = object_by_version,
+	.object_insert = object_insert,
+	.object_update = object_update,
+	.object_touch = object_touch,
+	.object_delete = object_delete,
+	.object_deadlines = object_deadlines,
+	.dentry_get = dentry_get,
+	.dentry_insert = dentry_insert,
+	.dentry_set = dentry_set,
+	.dentry_delete = dentry_delete,
+	.dentry_list = dentry_list,
+	.dentry_names = dentry_names,
+	.attribute_get = attribute_get,
+	.attribute_set = attribute_set,
+	.attribute_remove = attribute_remove,
+	.attribute_list = attribute_list,
+	.draft_put = draft_put,
+	.draft_delete = draft_delete,
+	.draft_list = draft_list,
+	.garbage_add = garbage_add,
+	.garbage_remove = garbage_remove,
+	.garbage_list = garbage_list,
+	.aborted_add = aborted_add,
+	.aborted_remove = aborted_remove,
+	.aborted_list = aborted_list,
+	.event_add = event_add,
+	.event_scan = event_scan,
+};

@@ -1,0 +1,55 @@
+/* Every statement that runs after the catalog is open: STATEMENT(NAME, "SQL"). Each is prepared once. A test checks
+ * that none of them scans a table; EVENT_SCAN and the LIST statements of small tables walk their primary key. */
+
+#define OBJECT_COLUMNS                                                                                              \
+	"id, vid, version, mode, uid, gid, nlink, rdev, size, blocks, atime, mtime, ctime, btime, state, declared, live, error, " \
+	"deadline, producer_pid, producer_uid, producer_command"
+
+STATEMENT(BEGIN, "BEGIN IMMEDIATE")
+STATEMENT(COMMIT, "COMMIT")
+STATEMENT(ROLLBACK, "ROLLBACK")
+STATEMENT(SEQUENCE_TAKE, "UPDATE sequence SET next = next + ?1 WHERE name = 'id' RETURNING next")
+
+STATEMENT(OBJECT_GET, "SELECT " OBJECT_COLUMNS " FROM object WHERE id = ?1")
+STATEMENT(OBJECT_BY_VERSION, "SELECT " OBJECT_COLUMNS " FROM object WHERE vid = ?1 AND vid <> id")
+STATEMENT(OBJECT_INSERT, "INSERT INTO object (" OBJECT_COLUMNS ")"
+			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)")
+STATEMENT(OBJECT_UPDATE, "UPDATE object SET vid = ?2, version = ?3, mode = ?4, uid = ?5, gid = ?6, nlink = ?7, rdev = ?8,"
+			 " size = ?9, blocks = ?10, atime = ?11, mtime = ?12, ctime = ?13, btime = ?14, state = ?15,"
+			 " declared = ?16, live = ?17, error = ?18, deadline = ?19, producer_pid = ?20,"
+			 " producer_uid = ?21, producer_command = ?22 WHERE id = ?1")
+STATEMENT(OBJECT_TOUCH, "UPDATE object SET mtime = ?2, ctime = ?2, nlink = nlink + ?3 WHERE id = ?1")
+STATEMENT(OBJECT_DELETE, "DELETE FROM object WHERE id = ?1")
+STATEMENT(OBJECT_DEADLINES, "SELECT " OBJECT_COLUMNS " FROM object WHERE deadline IS NOT NULL AND deadline > 0 ORDER BY deadline")
+
+STATEMENT(DENTRY_GET, "SELECT cookie, object FROM dentry WHERE parent = ?1 AND cookie BETWEEN ?2 AND ?3 AND name = ?4")
+STATEMENT(DENTRY_INSERT, "INSERT INTO dentry (parent, cookie, name, object) VALUES (?1, ?2, ?3, ?4)")
+STATEMENT(DENTRY_SET, "UPDATE dentry SET object = ?3 WHERE parent = ?1 AND cookie = ?2")
+STATEMENT(DENTRY_DELETE, "DELETE FROM dentry WHERE parent = ?1 AND cookie = ?2")
+STATEMENT(DENTRY_LIST, "SELECT cookie, name, object FROM dentry WHERE parent = ?1 AND cookie > ?2 ORDER BY cookie")
+STATEMENT(DENTRY_NAMES, "SELECT parent, cookie, name FROM dentry WHERE object = ?1")
+
+STATEMENT(ATTRIBUTE_GET, "SELECT value FROM attribute WHERE object = ?1 AND name = ?2")
+STATEMENT(ATTRIBUTE_SET, "INSERT INTO attribute (object, name, value) VALUES (?1, ?2, ?3)"
+			 " ON CONFLICT (object, name) DO UPDATE SET value = excluded.value")
+STATEMENT(ATTRIBUTE_REMOVE, "DELETE FROM attribute WHERE object = ?1 AND name = ?2")
+STATEMENT(ATTRIBUTE_LIST, "SELECT name, length(value) FROM attribute WHERE object = ?1")
+
+STATEMENT(DRAFT_PUT, "INSERT INTO draft (object, vid, sealed, fsynced, size, mtime) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+		     " ON CONFLICT (object) DO UPDATE SET vid = excluded.vid, sealed = excluded.sealed,"
+		     " fsynced = excluded.fsynced, size = excluded.size, mtime = excluded.mtime")
+STATEMENT(DRAFT_DELETE, "DELETE FROM draft WHERE object = ?1")
+STATEMENT(DRAFT_LIST, "SELECT object, vid, sealed, fsynced, size, mtime FROM draft WHERE object > 0 ORDER BY object")
+
+STATEMENT(GARBAGE_ADD, "INSERT INTO garbage (vid) VALUES (?1)")
+STATEMENT(GARBAGE_REMOVE, "DELETE FROM garbage WHERE vid = ?1")
+STATEMENT(GARBAGE_LIST, "SELECT vid FROM garbage WHERE vid > 0 ORDER BY vid")
+
+STATEMENT(ABORTED_ADD, "INSERT INTO aborted (object, at, size) VALUES (?1, ?2, ?3)")
+STATEMENT(ABORTED_REMOVE, "DELETE FROM aborted WHERE object = ?1")
+STATEMENT(ABORTED_LIST, "SELECT object, at, size FROM aborted WHERE object > 0 ORDER BY object")
+
+STATEMENT(EVENT_ADD, "INSERT INTO event (at, kind, key, object, version, pid, uid, command, detail)"
+		     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")
+STATEMENT(EVENT_PRUNE, "DELETE FROM event WHERE id <= ?1")
+STATEMENT(EVENT_SCAN, "SELECT id, at, kind, key, object, version, pid, uid, command, detail FROM event WHERE id > ?1 ORDER BY id")
