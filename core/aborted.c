@@ -1,0 +1,219 @@
+/* Torn bytes of killed writers: kept for a while as ordinary objects below aborted/, at the path of their key. */
+#include "core/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The directory `name` in `parent` below aborted/, made when missing with the rights of the one it mirrors. */
+static int mirror_dir(struct op *op, uint64_t parent, const char *name, const struct meta_object *like, uint64_t *id)
+{
+	struct meta *m = op->st->meta;
+	struct meta_object o = *like;
+	struct meta_dentry d;
+	int64_t now = store_now(op->st);
+	int r = m->ops->dentry_get(m, parent, name, &d);
+
+	if (r != -ENOENT) {
+		*id = d.object;
+		return r;
+	}
+	r = m->ops->new_id(m, &o.id);
+	o.vid = o.id;
+	o.nlink = 2;
+	o.live = false;
+	o.atime = o.mtime = o.ctime = o.btime = now;
+	if (r == 0)
+		r = m->ops->object_insert(m, &o);
+	if (r == 0)
+		r = m->ops->dentry_insert(m, parent, name, o.id);
+	if (r == 0)
+		r = m->ops->object_touch(m, parent, now, 1);
+	*id = o.id;
+	return r;
+}
+
+static int real_dir(struct store *st, uint64_t parent, const char *name, struct meta_object *o)
+{
+	struct meta_dentry d;
+	int r = st->meta->ops->dentry_get(st->meta, parent, name, &d);
+
+	return r < 0 ? r : st->meta->ops->object_get(st->meta, d.object, o);
+}
+
+/* Walks the directories of `path` in both trees; leaves the last name. */
+static int mirror_path(struct op *op, char *path, uint64_t *parent, const char **name)
+{
+	struct meta_object like = { .id = META_ROOT };
+	char *slash;
+	int r = 0;
+
+	*parent = META_ABORTED;
+	for (; r == 0 && (slash = strchr(path, '/')) != NULL; path = slash + 1) {
+		*slash = '\0';
+		r = real_dir(op->st, like.id, path, &like);
+		if (r == 0)
+			r = mirror_dir(op, *parent, path, &like, parent);
+	}
+	*name = path;
+	return r;
+}
+
+/* An older one of the same key makes room; a directory in the way does not. */
+static int make_room(struct op *op, uint64_t parent, const char *name)
+{
+	struct meta *m = op->st->meta;
+	struct meta_dentry d;
+	struct meta_object o;
+	int r = m->ops->dentry_get(m, parent, name, &d);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	r = m->ops->object_get(m, d.object, &o);
+	if (r == 0 && !is_file(&o))
+		return -EISDIR;
+	return r == 0 ? object_evict(op, &o, -ENOENT) : r;
+}
+
+static int insert_torn(struct op *op, uint64_t parent, const char *name, const struct meta_object *of, uint64_t vid,
+		       const struct stat *bytes)
+{
+	struct meta *m = op->st->meta;
+	int64_t now = store_now(op->st);
+	struct meta_object o = {
+		.vid = vid, .version = 1, .mode = S_IFREG | (of->mode & 07777), .uid = of->uid, .gid = of->gid,
+		.nlink = 1, .size = bytes->st_size, .blocks = bytes->st_blocks, .atime = now,
+		.mtime = ns_of(&bytes->st_mtim),
+		.ctime = now, .btime = now, .state = OBJECT_READY,
+	};
+	int r = m->ops->new_id(m, &o.id);
+
+	if (r == 0)
+		r = m->ops->object_insert(m, &o);
+	if (r == 0)
+		r = m->ops->dentry_insert(m, parent, name, o.id);
+	if (r == 0)
+		r = m->ops->object_touch(m, parent, now, 0);
+	if (r == 0)
+		r = m->ops->aborted_add(m, &(struct meta_aborted){ .object = o.id, .at = now, .size = bytes->st_size });
+	return r;
+}
+
+int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t vid, const struct stat *bytes)
+{
+	char path[PATH_MAX];
+	const char *name;
+	uint64_t parent;
+	int r;
+
+	strcpy(path, key);
+	r = mirror_path(op, path, &parent, &name);
+	if (r == 0)
+		r = make_room(op, parent, name);
+	if (r == 0)
+		r = insert_torn(op, parent, name, o, vid, bytes);
+	if (r == 0)
+		timer_arm(op->st->timers, &op->st->aborted_timer, timers_now());
+	return r == -EISDIR || r == -ENOTDIR ? 0 : r; /* then there is no place for it; it is removed with the draft */
+}
+
+/* Sweeping */
+
+struct sweep {
+	struct meta_aborted oldest;
+	uint64_t bytes;
+	unsigned n;
+};
+
+static int count_one(void *arg, const struct meta_aborted *a)
+{
+	struct sweep *s = arg;
+
+	if (s->n++ == 0)
+		s->oldest = *a;
+	s->bytes += (uint64_t)a->size;
+	return 0;
+}
+
+static int object_parent(void *arg, const struct meta_dentry *d)
+{
+	*(struct meta_dentry *)arg = *d;
+	return 1;
+}
+
+static int any_entry(void *arg, const struct meta_dentry *d)
+{
+	return 1;
+}
+
+/* Directories that were made for what is gone now. */
+static int prune_dirs(struct op *op, uint64_t dir)
+{
+	struct meta *m = op->st->meta;
+	struct meta_dentry d;
+	int r = 0;
+
+	while (r == 0 && dir != META_ABORTED && dir != META_ROOT) {
+		r = m->ops->dentry_list(m, dir, 0, any_entry, NULL);
+		if (r != 0 || m->ops->dentry_names(m, dir, object_parent, &d) != 1)
+			return r < 0 ? r : 0;
+		r = m->ops->dentry_delete(m, &d);
+		if (r == 0)
+			r = m->ops->object_delete(m, dir);
+		if (r == 0)
+			r = m->ops->object_touch(m, d.parent, store_now(op->st), -1);
+		op_invalidate(op, d.parent, d.name);
+		dir = d.parent;
+		paths_forget(op->st);
+	}
+	return r;
+}
+
+static int sweep_object(struct op *op, uint64_t id)
+{
+	struct meta *m = op->st->meta;
+	struct meta_dentry d = { .parent = META_ABORTED };
+	struct meta_object o;
+	int r = m->ops->object_get(m, id, &o);
+
+	m->ops->dentry_names(m, id, object_parent, &d);
+	if (r == 0)
+		r = object_evict(op, &o, -ENOENT);
+	return r == 0 ? prune_dirs(op, d.parent) : r;
+}
+
+/* Removes the oldest if there are too many bytes or it is too old. */
+static bool sweep_one(struct store *st)
+{
+	struct sweep s = { 0 };
+	struct op op;
+	int64_t age;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->aborted_list(st->meta, count_one, &s);
+	age = store_now(st) - s.oldest.at;
+	if (r < 0 || s.n == 0 || (s.bytes <= st->options.aborted_bytes && age < st->options.aborted_age)) {
+		if (s.n > 0)
+			timer_arm(st->timers, &st->aborted_timer, timers_now() + st->options.aborted_age - age);
+		op_end(&op, 0, META_READ, NULL);
+		return false;
+	}
+	r = sweep_object(&op, s.oldest.object);
+	op_end(&op, r, META_LATER, NULL);
+	return r == 0;
+}
+
+static void sweep(struct timer *t)
+{
+	struct store *st = (struct store *)((char *)t - offsetof(struct store, aborted_timer));
+
+	while (sweep_one(st))
+		;
+}
+
+void aborted_start(struct store *st)
+{
+	st->aborted_timer.fire = sweep;
+	timer_arm(st->timers, &st->aborted_timer, timers_now());
+}

@@ -1,0 +1,125 @@
+/* Reading and changing what stat(2) shows. */
+#include "core/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* A node in use knows better than the record: drafts and files changed in place have their own size, and an old
+ * version keeps the one it had. */
+static void overlay(struct store *st, struct subject *s)
+{
+	struct version *v = s->v;
+	struct stat bytes;
+	int fd;
+
+	pthread_mutex_lock(&st->lock);
+	fd = v != NULL && (v->role == ROLE_DRAFT || s->o.live) ? v->fd : -1;
+	if (v != NULL && v->role == ROLE_OLD) {
+		s->o.size = v->size;
+		s->o.mtime = v->mtime;
+		s->o.blocks = v->blocks;
+		s->o.nlink = 0;
+	} else if (v != NULL && v->role == ROLE_DRAFT) {
+		s->o.size = s->o.blocks = 0;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (fd >= 0 ? fstat(fd, &bytes) < 0 : !s->o.live || !is_file(&s->o) ||
+					      st->blobs->ops->stat(st->blobs, s->o.vid, &bytes) < 0)
+		return;
+	s->o.size = bytes.st_size;
+	s->o.blocks = bytes.st_blocks;
+	s->o.mtime = ns_of(&bytes.st_mtim);
+	s->o.atime = ns_of(&bytes.st_atim);
+}
+
+static void entry_of(struct store *st, struct subject *s, uint64_t node, struct entry *e)
+{
+	*e = (struct entry){ .node = node, .o = s->o };
+	e->stable = !s->gone && (!is_file(&s->o) || (s->o.state == OBJECT_READY && (s->obj == NULL || s->obj->draft == NULL)));
+}
+
+int store_getattr(struct store *st, uint64_t node, struct entry *e)
+{
+	struct subject s;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = subject_get(st, node, &s);
+	if (r == 0) {
+		overlay(st, &s);
+		entry_of(st, &s, node, e);
+		subject_put(st, &s);
+	}
+	op_end(&op, 0, META_READ, NULL);
+	return r == -ENOENT ? -ESTALE : r;
+}
+
+static struct timespec timespec_of(int64_t ns)
+{
+	return (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+}
+
+static void set_times(struct meta_object *o, const struct attribute_change *ch, int64_t now)
+{
+	if ((ch->which & CHANGE_ATIME) != 0)
+		o->atime = ch->atime == INT64_MIN ? now : ch->atime;
+	if ((ch->which & CHANGE_MTIME) != 0)
+		o->mtime = ch->mtime == INT64_MIN ? now : ch->mtime;
+}
+
+/* The times of a draft are those of its file, which is where publishing takes them from. */
+static void set_draft_times(struct store *st, struct subject *s, const struct attribute_change *ch)
+{
+	struct timespec ts[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
+	int fd = -1;
+
+	if ((ch->which & (CHANGE_ATIME | CHANGE_MTIME)) == 0 || s->v == NULL)
+		return;
+	if ((ch->which & CHANGE_ATIME) != 0)
+		ts[0] = timespec_of(s->o.atime);
+	if ((ch->which & CHANGE_MTIME) != 0)
+		ts[1] = timespec_of(s->o.mtime);
+	pthread_mutex_lock(&st->lock);
+	if (s->v->role == ROLE_DRAFT || s->o.live)
+		fd = s->v->fd;
+	pthread_mutex_unlock(&st->lock);
+	if (fd >= 0)
+		futimens(fd, ts);
+}
+
+static void set_fields(struct store *st, struct subject *s, const struct attribute_change *ch)
+{
+	struct meta_object *o = &s->o;
+	int64_t now = store_now(st);
+
+	if ((ch->which & CHANGE_MODE) != 0)
+		o->mode = (o->mode & S_IFMT) | (ch->mode & 07777);
+	if ((ch->which & CHANGE_UID) != 0)
+		o->uid = ch->uid;
+	if ((ch->which & CHANGE_GID) != 0)
+		o->gid = ch->gid;
+	set_times(o, ch, now);
+	o->ctime = now;
+	set_draft_times(st, s, ch);
+}
+
+int store_setattr(struct store *st, uint64_t node, const struct attribute_change *ch, struct entry *e,
+		  struct meta_commit *c)
+{
+	struct subject s;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = subject_get(st, node, &s);
+	if (r < 0)
+		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
+	set_fields(st, &s, ch);
+	r = subject_save(st, &s);
+	overlay(st, &s);
+	entry_of(st, &s, node, e);
+	subject_put(st, &s);
+	return op_end(&op, r, META_RECORDED, c);
+}

@@ -1,0 +1,25 @@
+/* Where the bytes are. Core names data by version id only; what that is on disk (or elsewhere) is the business of the
+ * implementation. A version's data is a draft until it is published, and never changes afterwards. */
+#pragma once
+
+#include <stdint.h>
+#include <sys/stat.h>
+
+struct blobs;
+
+/* All return 0 (or what is said) or a negative errno, and may be called from any thread. */
+struct blob_ops {
+	int (*create)(struct blobs *b, uint64_t vid);   /* new empty draft; returns a descriptor to read and write */
+	int (*open)(struct blobs *b, uint64_t vid);     /* draft or published; returns a descriptor */
+	int (*publish)(struct blobs *b, uint64_t vid);  /* from draft to published; 0 when it is already */
+	int (*remove)(struct blobs *b, uint64_t vid);   /* draft or published; 0 when there is none */
+	int (*stat)(struct blobs *b, uint64_t vid, struct stat *st);
+	int (*copy)(struct blobs *b, int from, int to); /* all bytes; by reference where the file system can */
+	int (*sync)(struct blobs *b, int fd);           /* the data and its name survive power loss */
+	int (*list_drafts)(struct blobs *b, int (*fn)(void *arg, uint64_t vid), void *arg);
+	int64_t (*space)(struct blobs *b);              /* bytes that can still be written */
+};
+
+struct blobs {
+	const struct blob_ops *ops;
+};

@@ -1,0 +1,330 @@
+/* Drafts: from the first writer to the step that publishes them, all at once.
+ *
+ *  draft            catalog record         file            left by
+ *  none             -                      -               first open for writing -> writing
+ *  writing          draft                  drafts/VID      last close -> sealed; death -> settled
+ *  sealed           draft, sealed          drafts/VID      RELEASE -> settled; another writer -> writing
+ *  settled          -                      data/VID, or    (draft_rule.c says how)
+ *                                          none
+ *
+ * A sealed draft counts as published if everything dies before RELEASE: close(2) has returned by then. */
+#include "core/draft_rule.h"
+#include "core/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define RETRY_NS 200000000LL
+
+int draft_begin(struct op *op, struct subject *s, struct version **ret)
+{
+	struct store *st = op->st;
+	struct meta *m = st->meta;
+	struct meta_object *o = &s->o;
+	struct meta_draft d = { .object = o->id, .vid = o->vid };
+	bool replaces = o->state == OBJECT_READY;
+	struct object *obj;
+	int r = replaces ? m->ops->new_id(m, &d.vid) : 0;
+
+	if (r == 0 && o->error != 0)
+		r = m->ops->attribute_remove(m, o->id, "pfs.error");
+	if (r == 0 && !replaces) {
+		o->state = OBJECT_WRITING;
+		o->error = 0;
+		r = m->ops->object_update(m, o);
+	}
+	if (r == 0)
+		r = m->ops->draft_put(m, &d);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&st->lock);
+	obj = object_ref(st, o->id);
+	*ret = obj != NULL ? version_add(st, obj, d.vid, ROLE_DRAFT) : NULL;
+	if (*ret != NULL)
+		(*ret)->replaces = replaces;
+	object_unref(st, obj);
+	pthread_mutex_unlock(&st->lock);
+	return *ret != NULL ? 0 : -ENOMEM;
+}
+
+static int gather_name(void *arg, const struct meta_dentry *d)
+{
+	op_invalidate(arg, d->parent, d->name);
+	return 0;
+}
+
+/* Everybody who has the name cached has the old version's node. The writer's own look-up has put that right for the
+ * name that it used. */
+static int invalidate_names(struct op *op, const struct meta_object *o)
+{
+	if (o->nlink < 2)
+		return 0;
+	return op->st->meta->ops->dentry_names(op->st->meta, o->id, gather_name, op);
+}
+
+static int forget_results(struct meta *m, const struct meta_object *o)
+{
+	int r = 0;
+
+	if (o->version > 0)
+		r = m->ops->attribute_remove(m, o->id, "pfs.sha256");
+	if (r == 0 && o->error != 0)
+		r = m->ops->attribute_remove(m, o->id, "pfs.error");
+	return r;
+}
+
+static int note_publication(struct op *op, uint64_t object, uint64_t vid, const struct stat *bytes,
+			    const struct process *producer, uint32_t uid)
+{
+	struct aftermath *a = op_after(op);
+
+	if (a == NULL)
+		return -ENOMEM;
+	a->publishes = true;
+	a->object = object;
+	a->vid = vid;
+	a->bytes = *bytes;
+	a->producer = *producer;
+	a->producer_uid = uid;
+	return 0;
+}
+
+int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
+		  const struct process *producer, uint32_t uid)
+{
+	struct meta *m = op->st->meta;
+	uint64_t old = o->version > 0 && o->vid != vid ? o->vid : 0;
+	char key[PATH_MAX];
+	int r = forget_results(m, o);
+
+	o->vid = vid;
+	o->version++;
+	o->state = OBJECT_READY;
+	o->error = 0;
+	o->deadline = 0;
+	o->size = bytes->st_size;
+	o->blocks = bytes->st_blocks;
+	o->mtime = ns_of(&bytes->st_mtim);
+	o->ctime = store_now(op->st);
+	o->producer_pid = producer->pid;
+	o->producer_uid = uid;
+	memcpy(o->producer_command, producer->command, META_COMMAND_MAX);
+	if (r == 0)
+		r = m->ops->object_update(m, o);
+	if (r == 0)
+		r = m->ops->draft_delete(m, o->id);
+	if (r == 0 && old != 0)
+		r = op_remove_data(op, old);
+	if (r == 0)
+		r = path_of(op->st, o->id, key);
+	if (r == 0)
+		r = event_record(op, "put", key, o, producer, NULL);
+	if (r == 0)
+		r = invalidate_names(op, o);
+	return r == 0 ? note_publication(op, o->id, vid, bytes, producer, uid) : r;
+}
+
+static void publish_again(struct timer *t)
+{
+	struct aftermath *a = (struct aftermath *)((char *)t - offsetof(struct aftermath, retry));
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, a->st, NULL);
+	r = a->st->meta->ops->object_get(a->st->meta, a->object, &o);
+	if (r == 0 && o.vid == a->vid && o.state == OBJECT_READY)
+		r = -EALREADY;
+	if (r == 0)
+		r = draft_publish(&op, &o, a->vid, &a->bytes, &a->producer, a->producer_uid);
+	op_end(&op, r, META_LATER, NULL);
+	free(a);
+}
+
+/* The catalog could not record a publication (a full disk, most likely). The draft is sealed there, so nothing is lost
+ * whatever happens; try until it can. */
+void publication_retry(struct aftermath *a)
+{
+	if (atomic_load(&a->st->closing)) {
+		free(a);
+		return;
+	}
+	a->retry = (struct timer){ .fire = publish_again };
+	timer_arm(a->st->timers, &a->retry, timers_now() + RETRY_NS);
+}
+
+static int fail_future(struct op *op, struct meta_object *o, int error, const struct process *producer)
+{
+	struct subject s = { .o = *o };
+	char reason[96];
+	int r;
+
+	if (error == EOWNERDEAD)
+		snprintf(reason, sizeof(reason), "producer %d (%s) was killed", producer->pid, producer->command);
+	else
+		snprintf(reason, sizeof(reason), "producer %d (%s) could not write: %s", producer->pid,
+			 producer->command, strerror(error));
+	r = future_fail(op, &s, error, reason);
+	*o = s.o;
+	return r;
+}
+
+/* The next draft needs a version of its own: this one's number may be known to the kernel with these bytes. */
+static int renew_version(struct op *op, struct meta_object *o)
+{
+	return op->st->meta->ops->new_id(op->st->meta, &o->vid);
+}
+
+static int keep_bytes(struct op *op, const struct meta_object *o, const struct draft_question *q, uint64_t vid,
+		      const struct stat *bytes, const struct process *producer)
+{
+	char key[PATH_MAX];
+	int r = path_of(op->st, o->id, key);
+
+	if (r < 0 || !q->killed)
+		return r;
+	r = event_record(op, "abort", key, o, producer, NULL);
+	if (r == 0 && draft_keeps_bytes(q) && bytes->st_size > 0)
+		r = aborted_keep(op, key, o, vid, bytes);
+	return r;
+}
+
+static int apply(struct op *op, struct meta_object *o, const struct draft_question *q, enum draft_verdict verdict,
+		 uint64_t vid, const struct stat *bytes, const struct process *producer, uint32_t uid)
+{
+	struct meta *m = op->st->meta;
+	int r;
+
+	if (q->gone)
+		return 0;
+	if (verdict == DRAFT_PUBLISH)
+		return draft_publish(op, o, vid, bytes, producer, uid);
+	r = m->ops->draft_delete(m, o->id);
+	if (r == 0 && (verdict == DRAFT_FAIL || verdict == DRAFT_PEND)) {
+		r = renew_version(op, o);
+		o->state = OBJECT_PENDING;
+		if (r == 0)
+			r = m->ops->object_update(m, o);
+	}
+	if (r == 0)
+		r = keep_bytes(op, o, q, vid, bytes, producer);
+	if (r == 0 && verdict == DRAFT_FAIL)
+		r = fail_future(op, o, q->error != 0 ? q->error : EOWNERDEAD, producer);
+	if (r == 0 && verdict == DRAFT_REMOVE)
+		r = object_evict(op, o, q->error != 0 ? -q->error : -EOWNERDEAD);
+	return r;
+}
+
+/* store->lock held. */
+static void leave_draft(struct store *st, struct version *v, enum draft_verdict verdict, bool kept,
+			const struct meta_object *o)
+{
+	struct object *obj = v->object;
+
+	st->counts.drafts--;
+	obj->draft = NULL;
+	if (verdict != DRAFT_PUBLISH) {
+		v->role = ROLE_OLD;
+		v->unlinked_data = !kept;
+		return;
+	}
+	if (obj->current != NULL)
+		obj->current->role = ROLE_OLD;
+	obj->current = v;
+	v->role = ROLE_CURRENT;
+	v->size = o->size;
+	v->mtime = o->mtime;
+	v->blocks = o->blocks;
+}
+
+static struct draft_question draft_question(struct store *st, struct version *v, const struct meta_object *o,
+					    const struct stat *bytes, bool killed)
+{
+	return (struct draft_question){
+		.gone = v->object->gone,
+		.replaces = v->replaces,
+		.declared = o->declared,
+		.has_data = v->data == DATA_READY,
+		.unchanged = v->base != 0 && bytes->st_size == v->start_size && ns_of(&bytes->st_mtim) == v->start_mtime,
+		.error = v->error,
+		.killed = killed,
+		.fsynced = v->fsynced,
+		.death_waits = st->options.producer_death_waits,
+	};
+}
+
+/* Settles v if it is a draft without writers; the catalog is held. */
+static int settle(struct op *op, struct version *v, const struct process *closer, enum draft_verdict *verdict, bool *kept)
+{
+	struct store *st = op->st;
+	struct meta_object o = v->object->row;
+	struct stat bytes = { 0 };
+	struct draft_question q;
+	int r = v->object->gone ? 0 : st->meta->ops->object_get(st->meta, v->object->id, &o);
+
+	if (r == -ENOENT) { /* its record was taken back by a failed commit */
+		v->object->gone = true;
+		r = 0;
+	}
+	if (v->fd >= 0)
+		fstat(v->fd, &bytes);
+	q = draft_question(st, v, &o, &bytes, closer->fate == FATE_KILLED);
+	*verdict = draft_rule(&q);
+	*kept = *verdict != DRAFT_PUBLISH && draft_keeps_bytes(&q) && bytes.st_size > 0;
+	if (r == 0)
+		r = apply(op, &o, &q, *verdict, v->vid, &bytes, q.killed || v->producer.pid == 0 ? closer : &v->producer,
+			  v->producer_uid);
+	pthread_mutex_lock(&st->lock);
+	leave_draft(st, v, *verdict, *kept, &o);
+	pthread_mutex_unlock(&st->lock);
+	waiters_wake(op, v->object, 0);
+	return r;
+}
+
+/* The catalog failed in the middle of it. */
+static void promise_publication(struct store *st, struct version *v, const struct process *closer)
+{
+	struct aftermath *a = calloc(1, sizeof(*a));
+
+	if (a == NULL)
+		return; /* the next start publishes what is sealed */
+	a->st = st;
+	a->object = v->object->id;
+	a->vid = v->vid;
+	fstat(v->fd, &a->bytes);
+	a->producer = v->producer.pid != 0 ? v->producer : *closer;
+	a->producer_uid = v->producer_uid;
+	publication_retry(a);
+}
+
+void draft_settle(struct store *st, struct version *v, const struct caller *who, const struct process *closer)
+{
+	enum draft_verdict verdict = DRAFT_DROP;
+	bool settles, kept = false, remove;
+	uint64_t vid = v->vid;
+	struct op op;
+	int fd, r = 0;
+
+	op_begin(&op, st, who);
+	pthread_mutex_lock(&st->lock);
+	settles = v->role == ROLE_DRAFT && v->writers == 0;
+	pthread_mutex_unlock(&st->lock);
+	if (settles)
+		r = settle(&op, v, closer, &verdict, &kept);
+	op_end(&op, r, META_LATER, NULL);
+	if (settles && (verdict == DRAFT_PUBLISH || kept))
+		st->blobs->ops->publish(st->blobs, vid);
+	if (r < 0 && verdict == DRAFT_PUBLISH)
+		promise_publication(st, v, closer);
+
+	pthread_mutex_lock(&st->lock);
+	remove = version_put(st, v, &fd);
+	pthread_mutex_unlock(&st->lock);
+	if (fd >= 0)
+		close(fd);
+	if (remove)
+		st->blobs->ops->remove(st->blobs, vid);
+}

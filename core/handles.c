@@ -1,0 +1,442 @@
+/* Open files: their data, flush, fsync, release; and readers with O_NONBLOCK. */
+#include "core/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Below this much free space nothing is published: with kernel passthrough the daemon does not see a write fail, and
+ * a file that was cut off by a full disk must not count as whole. */
+#define SPACE_RESERVE (256 * 1024)
+
+static int version_fd(struct store *st, struct version *v)
+{
+	int fd, ours;
+
+	pthread_mutex_lock(&st->lock);
+	fd = v->fd;
+	pthread_mutex_unlock(&st->lock);
+	if (fd >= 0)
+		return fd;
+	ours = st->blobs->ops->open(st->blobs, v->vid);
+	if (ours < 0)
+		return ours;
+	pthread_mutex_lock(&st->lock);
+	if (v->fd < 0) {
+		v->fd = ours;
+		ours = -1;
+	}
+	fd = v->fd;
+	pthread_mutex_unlock(&st->lock);
+	if (ours >= 0)
+		close(ours);
+	return fd;
+}
+
+int handle_fd(struct handle *h)
+{
+	return h->version == NULL ? -EAGAIN : version_fd(h->st, h->version);
+}
+
+uint64_t handle_vid(const struct handle *h)
+{
+	return h->version != NULL ? h->version->vid : 0;
+}
+
+bool handle_is_final(const struct handle *h)
+{
+	bool final;
+
+	pthread_mutex_lock(&h->st->lock);
+	final = h->version != NULL && h->version->role != ROLE_DRAFT && h->version->writers == 0;
+	pthread_mutex_unlock(&h->st->lock);
+	return final;
+}
+
+void store_poison(struct handle *h, int error)
+{
+	pthread_mutex_lock(&h->st->lock);
+	if (h->version != NULL && h->writer)
+		h->version->error = error;
+	pthread_mutex_unlock(&h->st->lock);
+}
+
+int store_ftruncate(struct handle *h, int64_t size)
+{
+	int fd = handle_fd(h);
+
+	if (fd < 0)
+		return fd;
+	return ftruncate(fd, size) < 0 ? -errno : 0;
+}
+
+/* Files changed in place: the record follows the file. */
+static int record_in_place(struct op *op, struct version *v)
+{
+	struct meta *m = op->st->meta;
+	struct meta_object o;
+	struct stat bytes;
+	int r;
+
+	if (v->object->gone || fstat(v->fd, &bytes) < 0)
+		return 0;
+	r = m->ops->object_get(m, v->object->id, &o);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	o.size = bytes.st_size;
+	o.blocks = bytes.st_blocks;
+	o.mtime = ns_of(&bytes.st_mtim);
+	return m->ops->object_update(m, &o);
+}
+
+static int draft_record(struct op *op, struct version *v, const struct stat *bytes)
+{
+	struct meta *m = op->st->meta;
+	struct meta_draft d = { .object = v->object->id, .vid = v->vid, .sealed = v->sealed, .fsynced = v->fsynced,
+				.size = bytes->st_size, .mtime = ns_of(&bytes->st_mtim) };
+	struct meta_object o;
+	int r;
+
+	if (v->object->gone)
+		return 0;
+	r = m->ops->object_get(m, d.object, &o);
+	if (r == 0)
+		r = m->ops->draft_put(m, &d);
+	return r == -ENOENT ? -EIO : r; /* a failed commit has taken the object back */
+}
+
+static int set_sealed(struct handle *h, const struct caller *who, bool sealed, enum meta_ack ack, struct meta_commit *c)
+{
+	struct version *v = h->version;
+	struct stat bytes;
+	struct op op;
+	int r = fstat(v->fd, &bytes) < 0 ? -errno : 0;
+
+	if (r < 0)
+		return r;
+	op_begin(&op, h->st, who);
+	pthread_mutex_lock(&h->st->lock);
+	v->sealed = sealed;
+	pthread_mutex_unlock(&h->st->lock);
+	r = draft_record(&op, v, &bytes);
+	return op_end(&op, r, ack, c);
+}
+
+static void done_now(struct meta_commit *c)
+{
+	c->done(c, 0);
+}
+
+static int flush_draft(struct handle *h, const struct caller *who, struct meta_commit *c)
+{
+	struct store *st = h->st;
+	struct version *v = h->version;
+	bool last, sealed, fsynced;
+	int error;
+
+	pthread_mutex_lock(&st->lock);
+	last = v->writers == 1;
+	sealed = v->sealed;
+	fsynced = v->fsynced;
+	error = v->error;
+	v->producer = h->closer;
+	v->producer_uid = h->uid;
+	pthread_mutex_unlock(&st->lock);
+	if (error != 0)
+		return -error;
+	if (h->closer.fate == FATE_KILLED) {
+		if (sealed)
+			set_sealed(h, who, false, META_LATER, NULL);
+		done_now(c);
+		return 0;
+	}
+	if (st->blobs->ops->space(st->blobs) < SPACE_RESERVE)
+		return -ENOSPC;
+	if (!last) {
+		done_now(c); /* the others go on writing; the last one publishes */
+		return 0;
+	}
+	return set_sealed(h, who, true, fsynced ? META_DURABLE : META_RECORDED, c);
+}
+
+static int flush_in_place(struct handle *h, const struct caller *who, struct meta_commit *c)
+{
+	struct op op;
+	int r;
+
+	op_begin(&op, h->st, who);
+	r = record_in_place(&op, h->version);
+	return op_end(&op, r, META_RECORDED, c);
+}
+
+int store_flush(struct handle *h, const struct caller *who, struct meta_commit *c)
+{
+	bool draft;
+	int r;
+
+	if (!h->writer || h->version->fd < 0) {
+		done_now(c);
+		return 0;
+	}
+	h->st->hooks.process(h->st->hooks_arg, who->tid, &h->closer);
+	pthread_mutex_lock(&h->st->lock);
+	draft = h->version->role == ROLE_DRAFT;
+	pthread_mutex_unlock(&h->st->lock);
+	r = draft ? flush_draft(h, who, c) : flush_in_place(h, who, c);
+	if (r < 0)
+		store_poison(h, -r);
+	return r;
+}
+
+int store_fsync(struct handle *h, struct meta_commit *c)
+{
+	static const struct caller nobody;
+	struct version *v = h->version;
+	struct stat bytes;
+	struct op op;
+	int fd = handle_fd(h), r;
+
+	if (fd < 0)
+		return fd;
+	r = h->st->blobs->ops->sync(h->st->blobs, fd);
+	if (r < 0 || fstat(fd, &bytes) < 0) {
+		store_poison(h, EIO);
+		return r < 0 ? r : -errno;
+	}
+	op_begin(&op, h->st, &nobody);
+	pthread_mutex_lock(&h->st->lock);
+	v->fsynced = v->fsynced || h->writer;
+	pthread_mutex_unlock(&h->st->lock);
+	r = v->role == ROLE_DRAFT ? draft_record(&op, v, &bytes) : h->writer ? record_in_place(&op, v) : 0;
+	return op_end(&op, r, META_DURABLE, c);
+}
+
+static void put_version(struct store *st, struct version *v)
+{
+	uint64_t vid = v->vid;
+	bool remove;
+	int fd;
+
+	pthread_mutex_lock(&st->lock);
+	remove = version_put(st, v, &fd);
+	pthread_mutex_unlock(&st->lock);
+	if (fd >= 0)
+		close(fd);
+	if (remove)
+		st->blobs->ops->remove(st->blobs, vid);
+}
+
+static void release_writer(struct handle *h)
+{
+	static const struct caller nobody;
+	struct store *st = h->st;
+	struct version *v = h->version;
+	bool draft, last;
+	struct op op;
+
+	pthread_mutex_lock(&st->lock);
+	DL_DELETE(v->writer_list, h);
+	last = --v->writers == 0;
+	draft = v->role == ROLE_DRAFT;
+	pthread_mutex_unlock(&st->lock);
+	if (draft && last) {
+		draft_settle(st, v, &nobody, &h->closer); /* puts it, too */
+		return;
+	}
+	if (!draft) {
+		op_begin(&op, st, &nobody);
+		op_end(&op, record_in_place(&op, v), META_LATER, NULL);
+	}
+	put_version(st, v);
+}
+
+static void free_handle(struct handle *h)
+{
+	if (h->version != NULL && h->writer)
+		release_writer(h);
+	else if (h->version != NULL)
+		put_version(h->st, h->version);
+	free(h->name);
+	free(h);
+}
+
+void store_release(struct handle *h)
+{
+	bool busy;
+
+	if (h == NULL)
+		return;
+	store_cancel_wait(h->st, &h->waiter);
+	pthread_mutex_lock(&h->st->lock);
+	busy = h->waiter.waking;
+	h->released = busy;
+	pthread_mutex_unlock(&h->st->lock);
+	if (!busy)
+		free_handle(h);
+}
+
+/* Readers with O_NONBLOCK: a handle that waits, instead of a thread. */
+
+static int settle_handle(struct handle *h, struct meta_object *o, const struct caller *who)
+{
+	struct store *st = h->st;
+	struct object *obj;
+	struct version *v;
+	int r = 0;
+
+	pthread_mutex_lock(&st->lock);
+	if (o->state == OBJECT_READY) {
+		v = version_current(st, o);
+		if (v != NULL)
+			v->opens++;
+		h->version = v;
+		r = v == NULL ? -ENOMEM : 0;
+	} else {
+		obj = object_ref(st, o->id);
+		r = obj == NULL ? -ENOMEM : waiter_list(st, &h->waiter, obj, NULL);
+		object_unref(st, obj);
+	}
+	pthread_mutex_unlock(&st->lock);
+	return r;
+}
+
+/* The catalog is held, so nothing settles in between. */
+static int look_at(struct handle *h, const struct caller *who)
+{
+	struct meta *m = h->st->meta;
+	struct meta_dentry d;
+	struct meta_object o;
+	int r = h->object_id == 0 ? m->ops->dentry_get(m, h->parent, h->name, &d) : 0;
+
+	if (r == -ENOENT) {
+		pthread_mutex_lock(&h->st->lock);
+		r = waiter_list_absent(h->st, &h->waiter, h->parent, h->name);
+		pthread_mutex_unlock(&h->st->lock);
+		return r;
+	}
+	if (r == 0 && h->object_id == 0)
+		h->object_id = d.object;
+	if (r == 0)
+		r = m->ops->object_get(m, h->object_id, &o);
+	if (r < 0)
+		return r == -ENOENT ? -ECANCELED : r;
+	if (o.state == OBJECT_FAILED)
+		return future_error(h->st, &o);
+	return settle_handle(h, &o, who);
+}
+
+static void unsettled_woken(struct waiter *w, int r)
+{
+	struct handle *h = (struct handle *)((char *)w - offsetof(struct handle, waiter));
+	const struct caller who = { .tid = h->tid, .uid = h->uid };
+	void (*on_settle)(struct handle *h);
+	bool released;
+	struct op op;
+
+	if (r == 0) {
+		op_begin(&op, h->st, &who);
+		r = look_at(h, &who);
+		op_end(&op, 0, META_READ, NULL);
+	}
+	if (r == STORE_WAITING)
+		return;
+	pthread_mutex_lock(&h->st->lock);
+	h->unsettled = false;
+	h->failed = r == -ESTALE ? -ECANCELED : r;
+	on_settle = h->released ? NULL : h->on_settle;
+	pthread_mutex_unlock(&h->st->lock);
+	if (on_settle != NULL)
+		on_settle(h);
+
+	pthread_mutex_lock(&h->st->lock);
+	h->waiter.waking = false;
+	released = h->released;
+	pthread_mutex_unlock(&h->st->lock);
+	if (released)
+		free_handle(h);
+}
+
+static struct handle *new_unsettled(struct store *st, const struct caller *who, uint64_t node, int flags)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+
+	if (h == NULL)
+		return NULL;
+	*h = (struct handle){ .st = st, .node = node, .flags = flags, .tid = who->tid, .uid = who->uid, .unsettled = true };
+	h->waiter = (struct waiter){ .wake = unsettled_woken, .tid = who->tid, .uid = who->uid, .lingers = true };
+	return h;
+}
+
+/* r: what look_at said. From STORE_WAITING on, h may be settled by others. */
+static int give_unsettled(struct handle *h, int r, struct handle **ret)
+{
+	if (r < 0) {
+		free(h->name);
+		free(h);
+		return r;
+	}
+	if (r == 0)
+		h->unsettled = false;
+	*ret = h;
+	return 0;
+}
+
+int store_open_unsettled(struct store *st, const struct caller *who, uint64_t node, int flags, struct handle **ret)
+{
+	struct handle *h = new_unsettled(st, who, node, flags);
+	struct subject s;
+	struct op op;
+	int r;
+
+	if (h == NULL)
+		return -ENOMEM;
+	op_begin(&op, st, who);
+	r = subject_get(st, node, &s);
+	if (r == -ENOENT)
+		r = -ESTALE;
+	if (r == 0) {
+		h->object_id = s.o.id;
+		r = look_at(h, who);
+		subject_put(st, &s);
+	}
+	op_end(&op, 0, META_READ, NULL);
+	return give_unsettled(h, r, ret);
+}
+
+int store_await_unsettled(struct store *st, const struct caller *who, uint64_t parent, const char *name, int flags,
+			  struct handle **ret)
+{
+	struct handle *h = new_unsettled(st, who, 0, flags);
+	struct op op;
+	int r;
+
+	if (h == NULL || (h->name = strdup(name)) == NULL) {
+		free(h);
+		return -ENOMEM;
+	}
+	h->parent = parent;
+	op_begin(&op, st, who);
+	r = look_at(h, who);
+	op_end(&op, 0, META_READ, NULL);
+	return give_unsettled(h, r, ret);
+}
+
+int handle_settled(struct handle *h)
+{
+	int r;
+
+	pthread_mutex_lock(&h->st->lock);
+	r = h->unsettled ? -EAGAIN : h->failed;
+	pthread_mutex_unlock(&h->st->lock);
+	return r;
+}
+
+void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void *front)
+{
+	pthread_mutex_lock(&h->st->lock);
+	h->on_settle = fn;
+	h->front = front;
+	pthread_mutex_unlock(&h->st->lock);
+}

@@ -1,0 +1,248 @@
+/* What the files of core share: the tables in memory, and the bracket around an operation. */
+#pragma once
+
+#include "core/parse.h"
+#include "core/store.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uthash.h>
+#include <utlist.h>
+
+#define INTENT_NS 2000000000LL   /* how long a redirected open may take to come back */
+#define CLOSING_NS 50000000LL    /* how long an open waits for a close to be finished */
+
+enum role {
+	ROLE_DRAFT,   /* the object's draft */
+	ROLE_CURRENT, /* what its key gives */
+	ROLE_OLD,     /* replaced, aborted or evicted; lives as long as somebody has it open */
+};
+
+enum data {
+	DATA_NONE,      /* a draft that nobody has opened yet: no file */
+	DATA_PREPARING, /* its file is being filled with what it starts from */
+	DATA_READY,
+};
+
+/* A version that is in use. There is at most one per vid. */
+struct version {
+	uint64_t vid;
+	struct object *object; /* counted */
+	enum role role;
+	enum data data;
+	unsigned opens;   /* handles and intents */
+	unsigned writers; /* handles and intents that may write */
+	struct handle *writer_list;
+	int fd; /* -1 until somebody needs it */
+	uint64_t base;        /* the version that a draft starts from, 0: empty */
+	bool sealed, fsynced; /* as in the catalog's draft record */
+	bool replaces;        /* an object that was published before */
+	bool unlinked_data;   /* its file is to be removed when the last one is done with it */
+	int error;            /* a write or a commit failed: never publish */
+	int64_t start_size, start_mtime; /* of the file when it was prepared from base */
+	struct process producer;
+	uint32_t producer_uid;
+	int64_t size; /* final size once published, for readers of old versions */
+	int64_t mtime, blocks;
+	UT_hash_handle hh;
+};
+
+/* An object that is in use: it has versions open, a draft, or somebody waits for it. */
+struct object {
+	uint64_t id;
+	unsigned refs;
+	struct version *current, *draft; /* not counted: they hold a reference to this */
+	struct waiter *waiters;
+	bool gone;              /* it has no record any more; `row` is what it was */
+	struct meta_object row;
+	UT_hash_handle hh;
+};
+
+/* A thread that was told to look a name up again, and what it shall find. */
+struct intent {
+	int32_t tid;
+	uint64_t object;
+	struct version *version; /* counted as open; NULL until the look-up of a reader */
+	bool write, looked_up;
+	int64_t at;
+	UT_hash_handle hh;
+};
+
+/* All waiters that may wait equally long, in the order in which their time is up: one timer serves them all. */
+struct wait_limit {
+	struct store *st;
+	int64_t ns; /* -1: for ever */
+	int result; /* what they are woken with then */
+	struct waiter *waiters;
+	struct timer timer;
+};
+
+/* Waiters for a key that is not there. */
+struct absent {
+	char *key; /* parent id, '/', name */
+	struct waiter *waiters;
+	UT_hash_handle hh;
+};
+
+/* The path of a directory, so that events need not climb the tree each time. Guarded by the catalog. */
+struct dir_path {
+	uint64_t id;
+	char *path;
+	size_t len;
+	UT_hash_handle hh;
+};
+
+struct store {
+	struct meta *meta;
+	struct blobs *blobs;
+	struct store_hooks hooks;
+	void *hooks_arg;
+	struct store_options options;
+	struct timers *timers;
+
+	pthread_mutex_t lock; /* guards the rest, and all objects, versions, handles and waiters */
+	struct object *objects;
+	struct version *versions;
+	struct intent *intents;
+	struct absent *absents;
+	struct waiter *all_waiters;
+	struct waiter *waiting_threads;  /* by tid; not those that linger */
+	struct wait_limit wait_limit;    /* of the wait-timeout option */
+	struct wait_limit closing_limit; /* of waiting for a close */
+	struct store_counts counts;
+	struct timer intent_timer;
+
+	struct dir_path *dir_paths;         /* guarded by the catalog */
+	struct timer deadline_timer;        /* for the soonest deadline of all */
+	struct timer aborted_timer;
+	atomic_bool closing;
+};
+
+/* One operation: from op_begin to op_end the catalog is ours. What must not happen under a lock, or not before the
+ * change is recorded, is noted in between; op_end sees to it. */
+struct op {
+	struct store *st;
+	const struct caller *who;
+	struct waiter *woken;          /* to be woken once the catalog was left */
+	struct op_note *notes;         /* to be told then */
+	struct aftermath *after;       /* to be done once recorded */
+};
+
+struct op_note {
+	struct op_note *next;
+	bool is_event; /* else: a name that means something else now */
+	uint64_t parent;
+	char *name; /* of the entry, or the key of the event */
+	char *detail;
+	struct meta_event event;
+};
+
+/* What waits for the operation to be recorded. */
+struct aftermath {
+	struct meta_commit c;
+	struct store *st;
+	struct meta_commit *user;
+	uint64_t removals[2]; /* data files that nobody will need; 0: none. Versions in use are held open meanwhile */
+	/* A publication, which has to be recorded even when the catalog fails now: it was promised at close. */
+	bool publishes;
+	uint64_t object;
+	uint64_t vid;
+	struct stat bytes;
+	struct process producer;
+	uint32_t producer_uid;
+	struct timer retry;
+};
+
+void op_begin(struct op *op, struct store *st, const struct caller *who);
+/* r < 0: nothing was changed; returns r. Otherwise ends with ack and c (may be NULL) and returns r. */
+int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c);
+struct aftermath *op_after(struct op *op);        /* NULL: no memory */
+int op_remove_data(struct op *op, uint64_t vid);  /* survives a crash in between */
+void op_invalidate(struct op *op, uint64_t parent, const char *name);
+
+/* memory.c; all with store->lock held */
+struct object *object_find(struct store *st, uint64_t id);
+struct object *object_ref(struct store *st, uint64_t id); /* found or made; NULL: no memory */
+void object_unref(struct store *st, struct object *obj);
+struct version *version_find(struct store *st, uint64_t vid);
+struct version *version_add(struct store *st, struct object *obj, uint64_t vid, enum role role);
+/* Gives up one use. True when the data file has to be removed by the caller, outside of the lock. */
+bool version_put(struct store *st, struct version *v, int *fd_to_close);
+struct version *version_current(struct store *st, const struct meta_object *o); /* found or made, not counted */
+
+/* What a node is, for the length of an operation. */
+struct subject {
+	struct meta_object o;
+	struct object *obj; /* counted; NULL when nothing of it is in memory */
+	struct version *v;  /* NULL when the version is not in use */
+	bool gone;
+};
+int subject_get(struct store *st, uint64_t node, struct subject *s); /* catalog held */
+void subject_put(struct store *st, struct subject *s);
+int subject_save(struct store *st, struct subject *s); /* writes s->o back */
+
+/* waiters.c */
+void waiters_wake(struct op *op, struct object *obj, int r); /* catalog held, store->lock not */
+void waiters_wake_absent(struct op *op, uint64_t parent, const char *name);
+int waiter_list(struct store *st, struct waiter *w, struct object *obj, struct wait_limit *limit); /* locked */
+int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, const char *name);     /* locked */
+bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, int32_t *tids, unsigned *n, unsigned max);
+void waiters_run(struct waiter *list); /* without locks */
+void waiters_start(struct store *st);
+
+/* draft.c */
+int draft_begin(struct op *op, struct subject *s, struct version **ret); /* makes and records the object's draft */
+void draft_settle(struct store *st, struct version *v, const struct caller *who, const struct process *closer);
+void draft_drop(struct op *op, uint64_t object, struct version *v); /* forget it, and its bytes */
+int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
+		  const struct process *producer, uint32_t uid);
+int draft_abort(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
+		const struct process *producer, uint32_t uid);
+void publication_retry(struct aftermath *a);
+
+/* aborted.c */
+int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t vid, const struct stat *bytes);
+void aborted_start(struct store *st);
+
+/* future.c */
+int future_fail(struct op *op, struct subject *s, int error, const char *reason);
+int future_error(struct store *st, const struct meta_object *o);
+void deadlines_start(struct store *st);
+void deadline_rearm(struct store *st); /* catalog held */
+
+/* open.c */
+uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o); /* locked */
+
+/* namespace.c */
+int object_evict(struct op *op, struct meta_object *o, int waiters_get); /* its last name is gone */
+void fill_entry(struct store *st, const struct caller *who, const struct meta_object *o, struct entry *e);
+
+/* events.c */
+int path_of_name(struct store *st, uint64_t parent, const char *name, char path[static PATH_MAX]); /* catalog held */
+int path_of(struct store *st, uint64_t object, char path[static PATH_MAX]);
+void paths_forget(struct store *st);
+int event_record(struct op *op, const char *kind, const char *key, const struct meta_object *o,
+		 const struct process *p, const char *detail);
+
+/* recovery.c */
+int store_recover(struct store *st);
+
+static inline int64_t store_now(struct store *st)
+{
+	return st->meta->ops->now(st->meta);
+}
+
+static inline int64_t ns_of(const struct timespec *ts)
+{
+	return (int64_t)ts->tv_sec * NS_PER_SEC + ts->tv_nsec;
+}
+
+static inline bool is_file(const struct meta_object *o)
+{
+	return (o->mode & S_IFMT) == S_IFREG;
+}
+
+static inline bool is_dir(const struct meta_object *o)
+{
+	return (o->mode & S_IFMT) == S_IFDIR;
+}

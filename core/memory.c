@@ -1,0 +1,183 @@
+/* The tables in memory: objects and versions that are in use. Everything here runs under store->lock but subject_get,
+ * which also needs the catalog. What nobody uses is not in memory: it is in the catalog. */
+#include "core/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct object *object_find(struct store *st, uint64_t id)
+{
+	struct object *obj;
+
+	HASH_FIND(hh, st->objects, &id, sizeof(id), obj);
+	return obj;
+}
+
+struct object *object_ref(struct store *st, uint64_t id)
+{
+	struct object *obj = object_find(st, id);
+
+	if (obj == NULL) {
+		obj = calloc(1, sizeof(*obj));
+		if (obj == NULL)
+			return NULL;
+		obj->id = id;
+		HASH_ADD(hh, st->objects, id, sizeof(id), obj);
+		st->counts.objects++;
+	}
+	obj->refs++;
+	return obj;
+}
+
+void object_unref(struct store *st, struct object *obj)
+{
+	if (obj == NULL || --obj->refs > 0)
+		return;
+	HASH_DELETE(hh, st->objects, obj);
+	st->counts.objects--;
+	free(obj);
+}
+
+struct version *version_find(struct store *st, uint64_t vid)
+{
+	struct version *v;
+
+	HASH_FIND(hh, st->versions, &vid, sizeof(vid), v);
+	return v;
+}
+
+struct version *version_add(struct store *st, struct object *obj, uint64_t vid, enum role role)
+{
+	struct version *v = calloc(1, sizeof(*v));
+
+	if (v == NULL)
+		return NULL;
+	v->vid = vid;
+	v->object = obj;
+	v->role = role;
+	v->fd = -1;
+	v->data = role == ROLE_DRAFT ? DATA_NONE : DATA_READY;
+	obj->refs++;
+	if (role == ROLE_DRAFT) {
+		obj->draft = v;
+		st->counts.drafts++;
+	} else if (role == ROLE_CURRENT) {
+		obj->current = v;
+	}
+	HASH_ADD(hh, st->versions, vid, sizeof(vid), v);
+	st->counts.versions++;
+	return v;
+}
+
+static void version_free(struct store *st, struct version *v)
+{
+	struct object *obj = v->object;
+
+	if (obj->current == v)
+		obj->current = NULL;
+	if (obj->draft == v)
+		obj->draft = NULL;
+	HASH_DELETE(hh, st->versions, v);
+	st->counts.versions--;
+	object_unref(st, obj);
+	free(v);
+}
+
+bool version_put(struct store *st, struct version *v, int *fd_to_close)
+{
+	bool remove;
+
+	*fd_to_close = -1;
+	if (--v->opens > 0 || v->role == ROLE_DRAFT)
+		return false; /* a draft ends in draft_settle or draft_drop */
+	remove = v->unlinked_data;
+	*fd_to_close = v->fd;
+	version_free(st, v);
+	return remove;
+}
+
+struct version *version_current(struct store *st, const struct meta_object *o)
+{
+	struct version *v = version_find(st, o->vid);
+	struct object *obj;
+
+	if (v != NULL)
+		return v;
+	obj = object_ref(st, o->id);
+	if (obj == NULL)
+		return NULL;
+	v = version_add(st, obj, o->vid, ROLE_CURRENT);
+	if (v != NULL) {
+		v->size = o->size;
+		v->mtime = o->mtime;
+		v->blocks = o->blocks;
+	}
+	object_unref(st, obj); /* the version holds it now */
+	return v;
+}
+
+int subject_get(struct store *st, uint64_t node, struct subject *s)
+{
+	struct meta *m = st->meta;
+	uint64_t id = 0;
+	int r = 0;
+
+	*s = (struct subject){ 0 };
+	pthread_mutex_lock(&st->lock);
+	s->v = version_find(st, node);
+	if (s->v != NULL) {
+		s->v->opens++;
+		s->obj = s->v->object;
+		s->obj->refs++;
+		s->gone = s->obj->gone;
+		s->o = s->obj->row;
+		id = s->obj->id;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (!s->gone)
+		r = id != 0 ? m->ops->object_get(m, id, &s->o) : m->ops->object_by_version(m, node, &s->o);
+	if (r < 0) {
+		subject_put(st, s);
+		return r;
+	}
+	if (s->obj == NULL) {
+		pthread_mutex_lock(&st->lock);
+		s->obj = object_find(st, s->o.id);
+		if (s->obj != NULL)
+			s->obj->refs++;
+		pthread_mutex_unlock(&st->lock);
+	}
+	return 0;
+}
+
+void subject_put(struct store *st, struct subject *s)
+{
+	bool remove = false;
+	uint64_t vid = 0;
+	int fd = -1;
+
+	pthread_mutex_lock(&st->lock);
+	if (s->v != NULL) {
+		vid = s->v->vid;
+		remove = version_put(st, s->v, &fd);
+	}
+	object_unref(st, s->obj);
+	pthread_mutex_unlock(&st->lock);
+	s->v = NULL;
+	s->obj = NULL;
+	if (fd >= 0)
+		close(fd);
+	if (remove)
+		st->blobs->ops->remove(st->blobs, vid);
+}
+
+int subject_save(struct store *st, struct subject *s)
+{
+	if (!s->gone)
+		return st->meta->ops->object_update(st->meta, &s->o);
+	pthread_mutex_lock(&st->lock);
+	s->obj->row = s->o;
+	pthread_mutex_unlock(&st->lock);
+	return 0;
+}

@@ -1,0 +1,642 @@
+/* Names: looking up, making, linking, renaming, removing, listing. Permissions are the kernel's business
+ * (default_permissions); here is what POSIX says about the tree. */
+#include "core/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Directories */
+
+static int get_dir(struct store *st, uint64_t id, struct meta_object *dir)
+{
+	int r = st->meta->ops->object_get(st->meta, id, dir);
+
+	if (r < 0)
+		return r;
+	return is_dir(dir) ? 0 : -ENOTDIR;
+}
+
+static int found(void *arg, const struct meta_dentry *d)
+{
+	return -ENOTEMPTY;
+}
+
+static int check_empty(struct store *st, uint64_t dir)
+{
+	return st->meta->ops->dentry_list(st->meta, dir, 0, found, NULL);
+}
+
+static int get_name(struct store *st, uint64_t parent, const char *name, struct meta_dentry *d, struct meta_object *o)
+{
+	int r = st->meta->ops->dentry_get(st->meta, parent, name, d);
+
+	return r < 0 ? r : st->meta->ops->object_get(st->meta, d->object, o);
+}
+
+/* Entries */
+
+static void live_size(struct store *st, struct meta_object *o, uint64_t vid)
+{
+	struct stat bytes;
+
+	if (st->blobs->ops->stat(st->blobs, vid, &bytes) < 0)
+		return;
+	o->size = bytes.st_size;
+	o->blocks = bytes.st_blocks;
+	o->mtime = ns_of(&bytes.st_mtim);
+}
+
+/* The catalog is held. */
+void fill_entry(struct store *st, const struct caller *who, const struct meta_object *o, struct entry *e)
+{
+	struct object *obj;
+	struct version *d;
+	uint64_t other = 0;
+
+	*e = (struct entry){ .node = o->vid, .o = *o, .stable = true };
+	if (!is_file(o))
+		return;
+	pthread_mutex_lock(&st->lock);
+	obj = object_find(st, o->id);
+	d = obj != NULL ? obj->draft : NULL;
+	if (st->intents != NULL && who != NULL)
+		other = intent_node(st, who, o);
+	e->stable = o->state == OBJECT_READY && d == NULL && o->nlink == 1;
+	if (other != 0)
+		e->node = other;
+	pthread_mutex_unlock(&st->lock);
+	if (o->live || o->state == OBJECT_WRITING || (d != NULL && d->vid == e->node))
+		live_size(st, &e->o, e->node);
+}
+
+int store_lookup(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct entry *e)
+{
+	struct meta_dentry d;
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, who);
+	r = get_name(st, parent, name, &d, &o);
+	if (r == 0)
+		fill_entry(st, who, &o, e);
+	op_end(&op, 0, META_READ, NULL);
+	return r;
+}
+
+/* Making */
+
+static void inherit(const struct caller *who, const struct meta_object *dir, struct meta_object *o)
+{
+	o->uid = who->uid;
+	o->gid = (dir->mode & S_ISGID) != 0 ? dir->gid : who->gid;
+	o->mode &= ~who->umask;
+	if (is_dir(o))
+		o->mode |= dir->mode & S_ISGID;
+	o->live = dir->live && (is_dir(o) || is_file(o));
+}
+
+static int new_object(struct op *op, uint64_t parent, const char *name, uint32_t mode, struct meta_object *o)
+{
+	struct store *st = op->st;
+	struct meta *m = st->meta;
+	struct meta_object dir;
+	struct meta_dentry d;
+	int64_t now = store_now(st);
+	int r = get_dir(st, parent, &dir);
+
+	if (r == 0)
+		r = m->ops->dentry_get(m, parent, name, &d);
+	if (r != -ENOENT)
+		return r == 0 ? -EEXIST : r;
+	if (dir.nlink == 0)
+		return -ENOENT;
+	*o = (struct meta_object){ .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1,
+				   .atime = now, .mtime = now, .ctime = now, .btime = now };
+	inherit(op->who, &dir, o);
+	r = m->ops->new_id(m, &o->id);
+	o->vid = o->id;
+	return r;
+}
+
+static int insert_object(struct op *op, uint64_t parent, const char *name, const struct meta_object *o)
+{
+	struct meta *m = op->st->meta;
+	int r = m->ops->object_insert(m, o);
+
+	if (r == 0)
+		r = m->ops->dentry_insert(m, parent, name, o->id);
+	if (r == 0)
+		r = m->ops->object_touch(m, parent, o->btime, is_dir(o) ? 1 : 0);
+	if (r == 0)
+		waiters_wake_absent(op, parent, name);
+	return r;
+}
+
+int store_make(struct store *st, const struct caller *who, uint64_t parent, const char *name, const struct node_new *n,
+	       struct entry *e, struct meta_commit *c)
+{
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, who);
+	r = new_object(&op, parent, name, n->mode, &o);
+	o.rdev = n->rdev;
+	if (n->target != NULL)
+		o.size = (int64_t)strlen(n->target);
+	if (r == 0 && is_file(&o)) { /* mknod of a regular file: an empty object, whole at once */
+		o.state = OBJECT_READY;
+		o.version = 1;
+		r = st->blobs->ops->create(st->blobs, o.vid);
+		if (r >= 0) {
+			close(r);
+			r = st->blobs->ops->publish(st->blobs, o.vid);
+		}
+	}
+	if (r == 0)
+		r = insert_object(&op, parent, name, &o);
+	if (r == 0 && n->target != NULL)
+		r = st->meta->ops->attribute_set(st->meta, o.id, "pfs.target", n->target, strlen(n->target));
+	if (r == 0)
+		fill_entry(st, who, &o, e);
+	return op_end(&op, r, META_RECORDED, c);
+}
+
+int store_readlink(struct store *st, uint64_t node, char target[static PATH_MAX])
+{
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->attribute_get(st->meta, node, "pfs.target", target, PATH_MAX - 1);
+	op_end(&op, 0, META_READ, NULL);
+	if (r < 0)
+		return r == -ENOENT ? -EINVAL : r;
+	target[r] = '\0';
+	return 0;
+}
+
+/* Memory of a file that is being made: its draft, or the file itself when it is changed in place. */
+static int add_in_memory(struct op *op, const struct meta_object *o, struct version **ret)
+{
+	struct store *st = op->st;
+	struct object *obj;
+
+	pthread_mutex_lock(&st->lock);
+	obj = object_ref(st, o->id);
+	*ret = obj != NULL ? version_add(st, obj, o->vid, o->live ? ROLE_CURRENT : ROLE_DRAFT) : NULL;
+	if (*ret != NULL) {
+		(*ret)->data = DATA_PREPARING;
+		(*ret)->opens = 1;
+		(*ret)->writers = 1;
+	}
+	object_unref(st, obj);
+	pthread_mutex_unlock(&st->lock);
+	return *ret != NULL ? 0 : -ENOMEM;
+}
+
+static int record_create(struct op *op, uint64_t parent, const char *name, uint32_t mode, struct meta_object *o,
+			 struct version **v)
+{
+	struct meta *m = op->st->meta;
+	int r = new_object(op, parent, name, mode, o);
+
+	if (r < 0)
+		return r;
+	o->state = o->live ? OBJECT_READY : OBJECT_WRITING;
+	o->version = o->live;
+	r = insert_object(op, parent, name, o);
+	if (r == 0 && !o->live)
+		r = m->ops->draft_put(m, &(struct meta_draft){ .object = o->id, .vid = o->vid });
+	return r == 0 ? add_in_memory(op, o, v) : r;
+}
+
+/* The file of what was recorded. When it cannot be made the draft settles, which takes the record back. */
+static int create_data(struct store *st, const struct caller *who, struct version *v, bool live)
+{
+	struct process maker = { .pid = who->tid };
+	int fd = st->blobs->ops->create(st->blobs, v->vid);
+
+	if (fd >= 0 && live)
+		st->blobs->ops->publish(st->blobs, v->vid);
+	pthread_mutex_lock(&st->lock);
+	v->fd = fd < 0 ? -1 : fd;
+	v->data = fd < 0 ? DATA_NONE : DATA_READY;
+	v->error = fd < 0 ? -fd : 0;
+	v->writers -= fd < 0;
+	pthread_mutex_unlock(&st->lock);
+	if (fd < 0)
+		draft_settle(st, v, who, &maker);
+	return fd < 0 ? fd : 0;
+}
+
+int store_create(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode, int flags,
+		 struct entry *e, struct handle **ret)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+	struct meta_object o;
+	struct version *v = NULL;
+	struct op op;
+	int r = h == NULL ? -ENOMEM : 0;
+
+	if (r < 0)
+		return r;
+	op_begin(&op, st, who);
+	r = record_create(&op, parent, name, S_IFREG | (mode & 07777), &o, &v);
+	op_end(&op, r, META_LATER, NULL);
+	if (r == 0)
+		r = create_data(st, who, v, o.live);
+	if (r < 0) {
+		free(h);
+		return r;
+	}
+	*e = (struct entry){ .node = o.vid, .o = o };
+	*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o.vid, .flags = flags,
+			      .writer = true, .tid = who->tid, .uid = who->uid };
+	pthread_mutex_lock(&st->lock);
+	DL_APPEND(v->writer_list, h); /* the use and the writer were counted when it was made */
+	pthread_mutex_unlock(&st->lock);
+	*ret = h;
+	return 0;
+}
+
+int store_link(struct store *st, const struct caller *who, uint64_t node, uint64_t parent, const char *name,
+	       struct entry *e, struct meta_commit *c)
+{
+	struct meta *m = st->meta;
+	struct meta_object dir;
+	struct meta_dentry d;
+	struct subject s;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, who);
+	r = subject_get(st, node, &s);
+	if (r < 0)
+		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
+	r = get_dir(st, parent, &dir);
+	if (r == 0)
+		r = is_dir(&s.o) ? -EPERM : s.gone ? -ENOENT : 0;
+	if (r == 0) {
+		r = m->ops->dentry_get(m, parent, name, &d);
+		r = r == 0 ? -EEXIST : r == -ENOENT ? 0 : r;
+	}
+	s.o.nlink++;
+	s.o.ctime = store_now(st);
+	if (r == 0)
+		r = m->ops->object_update(m, &s.o);
+	if (r == 0)
+		r = m->ops->dentry_insert(m, parent, name, s.o.id);
+	if (r == 0)
+		r = m->ops->object_touch(m, parent, s.o.ctime, 0);
+	if (r == 0) {
+		waiters_wake_absent(&op, parent, name);
+		fill_entry(st, NULL, &s.o, e);
+	}
+	subject_put(st, &s);
+	return op_end(&op, r, META_RECORDED, c);
+}
+
+/* Removing */
+
+static int drop_data(struct op *op, const struct meta_object *o)
+{
+	bool published = is_file(o) && (o->state == OBJECT_READY || o->version > 0);
+
+	return published ? op_remove_data(op, o->vid) : 0;
+}
+
+/* What is in use lives on without a record. */
+static void note_gone(struct op *op, const struct meta_object *o, int waiters_get)
+{
+	struct store *st = op->st;
+	struct object *obj;
+
+	pthread_mutex_lock(&st->lock);
+	obj = object_find(st, o->id);
+	if (obj != NULL) {
+		obj->refs++;
+		obj->gone = true;
+		obj->row = *o;
+		obj->row.nlink = 0;
+		if (obj->current != NULL)
+			obj->current->role = ROLE_OLD;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (obj == NULL)
+		return;
+	waiters_wake(op, obj, waiters_get);
+	pthread_mutex_lock(&st->lock);
+	object_unref(st, obj);
+	pthread_mutex_unlock(&st->lock);
+}
+
+struct names {
+	struct meta_dentry d[16];
+	unsigned n;
+};
+
+static int gather(void *arg, const struct meta_dentry *d)
+{
+	struct names *names = arg;
+
+	names->d[names->n++] = *d;
+	return names->n == 16;
+}
+
+static int remove_names(struct op *op, const struct meta_object *o)
+{
+	struct meta *m = op->st->meta;
+	struct names *names = malloc(sizeof(*names));
+	int r = names == NULL ? -ENOMEM : 1;
+
+	while (r > 0) {
+		names->n = 0;
+		r = m->ops->dentry_names(m, o->id, gather, names);
+		for (unsigned i = 0; r >= 0 && i < names->n; i++) {
+			int e = m->ops->dentry_delete(m, &names->d[i]);
+
+			if (e == 0)
+				e = m->ops->object_touch(m, names->d[i].parent, store_now(op->st), 0);
+			op_invalidate(op, names->d[i].parent, names->d[i].name);
+			r = e < 0 ? e : r;
+		}
+	}
+	free(names);
+	return r;
+}
+
+static int delete_object(struct op *op, struct meta_object *o, int waiters_get)
+{
+	int r = drop_data(op, o);
+
+	if (r == 0)
+		r = op->st->meta->ops->object_delete(op->st->meta, o->id);
+	if (r == 0)
+		note_gone(op, o, waiters_get);
+	return r;
+}
+
+int object_evict(struct op *op, struct meta_object *o, int waiters_get)
+{
+	int r = remove_names(op, o);
+
+	return r == 0 ? delete_object(op, o, waiters_get) : r;
+}
+
+static int record_removal(struct op *op, uint64_t parent, const char *name, const struct meta_object *o)
+{
+	const char *kind = o->state == OBJECT_PENDING || o->state == OBJECT_WRITING ? "cancel" : "evict";
+	char key[PATH_MAX];
+	int r;
+
+	if (!is_file(o) || o->nlink > 1)
+		return 0;
+	r = path_of_name(op->st, parent, name, key);
+	return r == 0 ? event_record(op, kind, key, o, NULL, NULL) : r;
+}
+
+/* One name less. waiters_get: what those get who wait for an object that thereby goes away. */
+static int drop_name(struct op *op, struct meta_object *o, int waiters_get)
+{
+	o->nlink--;
+	o->ctime = store_now(op->st);
+	if (o->nlink > 0)
+		return op->st->meta->ops->object_update(op->st->meta, o);
+	return delete_object(op, o, waiters_get);
+}
+
+int store_unlink(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c)
+{
+	struct meta_dentry d;
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, who);
+	r = get_name(st, parent, name, &d, &o);
+	if (r == 0 && is_dir(&o))
+		r = -EISDIR;
+	if (r == 0)
+		r = record_removal(&op, parent, name, &o);
+	if (r == 0)
+		r = st->meta->ops->dentry_delete(st->meta, &d);
+	if (r == 0)
+		r = st->meta->ops->object_touch(st->meta, parent, store_now(st), 0);
+	if (r == 0)
+		r = drop_name(&op, &o, -ECANCELED);
+	return op_end(&op, r, META_RECORDED, c);
+}
+
+static int remove_dir(struct op *op, const struct meta_dentry *d, struct meta_object *o)
+{
+	int r = op->st->meta->ops->dentry_delete(op->st->meta, d);
+
+	o->nlink = 0;
+	if (r == 0)
+		r = delete_object(op, o, -ENOENT);
+	if (r == 0)
+		r = op->st->meta->ops->object_touch(op->st->meta, d->parent, store_now(op->st), -1);
+	paths_forget(op->st);
+	return r;
+}
+
+int store_rmdir(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c)
+{
+	struct meta_dentry d;
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, who);
+	r = get_name(st, parent, name, &d, &o);
+	if (r == 0 && !is_dir(&o))
+		r = -ENOTDIR;
+	if (r == 0)
+		r = check_empty(st, o.id);
+	if (r == 0)
+		r = remove_dir(&op, &d, &o);
+	return op_end(&op, r, META_RECORDED, c);
+}
+
+/* Renaming */
+
+struct renaming {
+	struct meta_dentry from, to;
+	struct meta_object a, b; /* what is renamed, and what is there */
+	bool exists;
+	unsigned flags;
+};
+
+static int rename_check(struct store *st, struct renaming *rn)
+{
+	if ((rn->flags & RENAME_NOREPLACE) != 0 && rn->exists)
+		return -EEXIST;
+	if ((rn->flags & RENAME_EXCHANGE) != 0)
+		return rn->exists ? 0 : -ENOENT;
+	if (!rn->exists)
+		return 0;
+	if (is_dir(&rn->a) != is_dir(&rn->b))
+		return is_dir(&rn->b) ? -EISDIR : -ENOTDIR;
+	return is_dir(&rn->b) ? check_empty(st, rn->b.id) : 0;
+}
+
+static int touch_parents(struct store *st, struct renaming *rn, uint64_t to_parent, int delta)
+{
+	int64_t now = store_now(st);
+	int r;
+
+	if (rn->from.parent == to_parent)
+		return st->meta->ops->object_touch(st->meta, to_parent, now, 0);
+	r = st->meta->ops->object_touch(st->meta, rn->from.parent, now, -delta);
+	return r == 0 ? st->meta->ops->object_touch(st->meta, to_parent, now, delta) : r;
+}
+
+static int exchange(struct op *op, struct renaming *rn)
+{
+	struct meta *m = op->st->meta;
+	int delta = is_dir(&rn->a) - is_dir(&rn->b);
+	int r = m->ops->dentry_set(m, &rn->from, rn->b.id);
+
+	if (r == 0)
+		r = m->ops->dentry_set(m, &rn->to, rn->a.id);
+	rn->a.ctime = rn->b.ctime = store_now(op->st);
+	if (r == 0)
+		r = m->ops->object_update(m, &rn->a);
+	if (r == 0)
+		r = m->ops->object_update(m, &rn->b);
+	return r == 0 ? touch_parents(op->st, rn, rn->to.parent, delta) : r;
+}
+
+/* Takes away what is at the target. Whoever waits for it looks the name up again: a future is set by renaming the
+ * finished file over it. */
+static int displace(struct op *op, struct renaming *rn)
+{
+	int r = record_removal(op, rn->to.parent, rn->to.name, &rn->b);
+
+	if (r < 0)
+		return r;
+	if (is_dir(&rn->b))
+		return remove_dir(op, &rn->to, &rn->b);
+	r = op->st->meta->ops->dentry_delete(op->st->meta, &rn->to);
+	return r == 0 ? drop_name(op, &rn->b, -ESTALE) : r;
+}
+
+static int move_name(struct op *op, struct renaming *rn, uint64_t to, const char *to_name)
+{
+	struct meta *m = op->st->meta;
+	char key[PATH_MAX];
+	int r = rn->exists ? displace(op, rn) : 0;
+
+	if (r == 0)
+		r = m->ops->dentry_delete(m, &rn->from);
+	if (r == 0)
+		r = m->ops->dentry_insert(m, to, to_name, rn->a.id);
+	rn->a.ctime = store_now(op->st);
+	if (r == 0)
+		r = m->ops->object_update(m, &rn->a);
+	if (r == 0)
+		r = touch_parents(op->st, rn, to, is_dir(&rn->a));
+	waiters_wake_absent(op, to, to_name);
+	if (r == 0 && is_file(&rn->a)) {
+		r = path_of_name(op->st, to, to_name, key);
+		if (r == 0)
+			r = event_record(op, "rename", key, &rn->a, NULL, rn->from.name);
+	}
+	return r;
+}
+
+int store_rename(struct store *st, const struct caller *who, uint64_t from, const char *name, uint64_t to,
+		 const char *to_name, unsigned flags, struct meta_commit *c)
+{
+	struct renaming rn = { .flags = flags };
+	struct meta_object dir;
+	struct op op;
+	int r;
+
+	if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0)
+		return -EINVAL;
+	op_begin(&op, st, who);
+	r = get_name(st, from, name, &rn.from, &rn.a);
+	if (r == 0)
+		r = get_dir(st, to, &dir);
+	if (r == 0) {
+		r = get_name(st, to, to_name, &rn.to, &rn.b);
+		rn.exists = r == 0;
+		r = r == -ENOENT ? 0 : r;
+	}
+	if (r == 0)
+		r = rename_check(st, &rn);
+	if (r == 0 && rn.exists && rn.a.id == rn.b.id)
+		return op_end(&op, 0, META_RECORDED, c); /* two names of one object: POSIX says nothing happens */
+	if (r == 0)
+		r = (flags & RENAME_EXCHANGE) != 0 ? exchange(&op, &rn) : move_name(&op, &rn, to, to_name);
+	if (is_dir(&rn.a) || (rn.exists && is_dir(&rn.b)))
+		paths_forget(st);
+	return op_end(&op, r, META_RECORDED, c);
+}
+
+/* Listing */
+
+struct listing {
+	struct meta_dentry *d;
+	unsigned n, limit;
+};
+
+static int list_one(void *arg, const struct meta_dentry *d)
+{
+	struct listing *l = arg;
+
+	l->d[l->n++] = *d;
+	return l->n == l->limit;
+}
+
+int store_readdir(struct store *st, const struct caller *who, uint64_t node, uint64_t after, unsigned limit,
+		  int (*fn)(void *arg, const struct meta_dentry *d, const struct entry *e), void *arg)
+{
+	struct listing l = { .d = malloc(limit * sizeof(*l.d)), .limit = limit };
+	struct entry *entries = malloc(limit * sizeof(*entries));
+	struct meta_object o;
+	struct op op;
+	int r = l.d == NULL || entries == NULL ? -ENOMEM : 0;
+
+	if (r == 0) {
+		op_begin(&op, st, who);
+		r = st->meta->ops->dentry_list(st->meta, node, after, list_one, &l);
+		for (unsigned i = 0; r >= 0 && i < l.n; i++) {
+			r = st->meta->ops->object_get(st->meta, l.d[i].object, &o);
+			if (r == 0)
+				fill_entry(st, NULL, &o, &entries[i]);
+		}
+		op_end(&op, 0, META_READ, NULL);
+	}
+	r = r < 0 ? r : 0;
+	for (unsigned i = 0; r == 0 && i < l.n; i++)
+		r = fn(arg, &l.d[i], &entries[i]);
+	free(l.d);
+	free(entries);
+	return r < 0 ? r : 0;
+}
+
+static int take_parent(void *arg, const struct meta_dentry *d)
+{
+	*(uint64_t *)arg = d->parent;
+	return 1;
+}
+
+int store_parent(struct store *st, uint64_t node, uint64_t *parent)
+{
+	struct op op;
+	int r;
+
+	*parent = META_ROOT;
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->dentry_names(st->meta, node, take_parent, parent);
+	op_end(&op, 0, META_READ, NULL);
+	return r < 0 ? r : 0;
+}

@@ -1,0 +1,185 @@
+/* What the last daemon left: drafts are published or dropped by what is recorded of them, files that nobody will need
+ * are removed. Reads no more than the small tables and the directory of drafts, however many objects there are. */
+#include "core/draft_rule.h"
+#include "core/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct ids {
+	struct meta_draft *drafts;
+	uint64_t *vids;
+	size_t n, capacity;
+};
+
+static int add_draft(void *arg, const struct meta_draft *d)
+{
+	struct ids *l = arg;
+
+	if (l->n == l->capacity) {
+		size_t capacity = l->capacity == 0 ? 64 : l->capacity * 2;
+		struct meta_draft *p = realloc(l->drafts, capacity * sizeof(*p));
+
+		if (p == NULL)
+			return -ENOMEM;
+		l->drafts = p;
+		l->capacity = capacity;
+	}
+	l->drafts[l->n++] = *d;
+	return 0;
+}
+
+static int add_vid(void *arg, uint64_t vid)
+{
+	struct ids *l = arg;
+
+	if (l->n == l->capacity) {
+		size_t capacity = l->capacity == 0 ? 64 : l->capacity * 2;
+		uint64_t *p = realloc(l->vids, capacity * sizeof(*p));
+
+		if (p == NULL)
+			return -ENOMEM;
+		l->vids = p;
+		l->capacity = capacity;
+	}
+	l->vids[l->n++] = vid;
+	return 0;
+}
+
+/* Written after it was sealed: by a child of the writer that has inherited it. */
+static bool changed_since(const struct meta_draft *d, const struct stat *bytes)
+{
+	return bytes->st_size != d->size ||
+	       ns_of(&bytes->st_mtim) != d->mtime;
+}
+
+/* A version number whose bytes are gone or are somebody else's now must not be used again. */
+static int settle_unpublished(struct op *op, struct meta_object *o, const struct draft_question *q,
+			      enum draft_verdict verdict)
+{
+	static const char reason[] = "the daemon ended while it was being written";
+	struct meta *m = op->st->meta;
+	struct subject s;
+	int r;
+
+	if (verdict == DRAFT_DROP)
+		return 0;
+	if (verdict == DRAFT_REMOVE)
+		return object_evict(op, o, -EOWNERDEAD);
+	r = m->ops->new_id(m, &o->vid);
+	o->state = OBJECT_PENDING;
+	if (r == 0)
+		r = m->ops->object_update(m, o);
+	s = (struct subject){ .o = *o };
+	return r == 0 && verdict == DRAFT_FAIL ? future_fail(op, &s, EOWNERDEAD, reason) : r;
+}
+
+static int settle_draft(struct op *op, const struct meta_draft *d, bool *keep)
+{
+	struct store *st = op->st;
+	struct process nobody = { 0 };
+	struct stat bytes = { 0 };
+	struct draft_question q;
+	enum draft_verdict verdict;
+	struct meta_object o;
+	char key[PATH_MAX];
+	int r = st->meta->ops->object_get(st->meta, d->object, &o);
+
+	if (r < 0)
+		return r;
+	q = (struct draft_question){
+		.replaces = o.state == OBJECT_READY,
+		.declared = o.declared,
+		.has_data = st->blobs->ops->stat(st->blobs, d->vid, &bytes) == 0,
+		.killed = !d->sealed || changed_since(d, &bytes),
+		.fsynced = d->fsynced,
+		.death_waits = st->options.producer_death_waits,
+	};
+	verdict = draft_rule(&q);
+	*keep = verdict == DRAFT_PUBLISH || (draft_keeps_bytes(&q) && bytes.st_size > 0);
+	if (verdict == DRAFT_PUBLISH)
+		return draft_publish(op, &o, d->vid, &bytes, &nobody, o.uid);
+	r = path_of(st, d->object, key);
+	if (r == 0)
+		r = st->meta->ops->draft_delete(st->meta, d->object);
+	if (r == 0)
+		r = settle_unpublished(op, &o, &q, verdict);
+	return r == 0 && *keep ? aborted_keep(op, key, &o, d->vid, &bytes) : r;
+}
+
+static int recover_drafts(struct store *st)
+{
+	struct ids l = { 0 };
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->draft_list(st->meta, add_draft, &l);
+	op_end(&op, 0, META_READ, NULL);
+	for (size_t i = 0; r == 0 && i < l.n; i++) {
+		bool keep = false;
+
+		op_begin(&op, st, NULL);
+		r = settle_draft(&op, &l.drafts[i], &keep);
+		r = op_end(&op, r, META_LATER, NULL);
+		if (r == 0 && keep)
+			r = st->blobs->ops->publish(st->blobs, l.drafts[i].vid);
+	}
+	free(l.drafts);
+	return r;
+}
+
+static int recover_garbage(struct store *st)
+{
+	struct ids l = { 0 };
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->garbage_list(st->meta, add_vid, &l);
+	op_end(&op, 0, META_READ, NULL);
+	for (size_t i = 0; r == 0 && i < l.n; i++) {
+		if (st->blobs->ops->remove(st->blobs, l.vids[i]) < 0)
+			continue;
+		op_begin(&op, st, NULL);
+		r = op_end(&op, st->meta->ops->garbage_remove(st->meta, l.vids[i]), META_LATER, NULL);
+	}
+	free(l.vids);
+	return r;
+}
+
+/* A file among the drafts that belongs to a published version was not moved in time; one that nobody knows is the
+ * draft of somebody who died before it was recorded. */
+static int recover_file(struct store *st, uint64_t vid)
+{
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->object_by_version(st->meta, vid, &o);
+	op_end(&op, 0, META_READ, NULL);
+	if (r == 0 && o.state == OBJECT_READY)
+		return st->blobs->ops->publish(st->blobs, vid);
+	return r == 0 || r == -ENOENT ? st->blobs->ops->remove(st->blobs, vid) : r;
+}
+
+static int recover_files(struct store *st)
+{
+	struct ids l = { 0 };
+	int r = st->blobs->ops->list_drafts(st->blobs, add_vid, &l);
+
+	for (size_t i = 0; r == 0 && i < l.n; i++)
+		r = recover_file(st, l.vids[i]);
+	free(l.vids);
+	return r;
+}
+
+int store_recover(struct store *st)
+{
+	int r = recover_drafts(st);
+
+	if (r == 0)
+		r = recover_files(st);
+	return r == 0 ? recover_garbage(st) : r;
+}

@@ -1,0 +1,307 @@
+/* The life of a store, and the bracket around each operation. */
+#include "core/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void op_begin(struct op *op, struct store *st, const struct caller *who)
+{
+	*op = (struct op){ .st = st, .who = who };
+	st->meta->ops->begin(st->meta);
+}
+
+/* The record of a removal goes away with the file. */
+static void remove_data(struct store *st, uint64_t vid)
+{
+	struct op op;
+	int r = st->blobs->ops->remove(st->blobs, vid);
+
+	if (r < 0)
+		return; /* stays recorded as garbage: the next start tries again */
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->garbage_remove(st->meta, vid);
+	op_end(&op, r, META_LATER, NULL);
+}
+
+/* Gives up the hold that op_remove_data took on a version in use; the last one to let go removes the file. */
+static void release_removed(struct store *st, uint64_t vid, bool recorded)
+{
+	struct version *v;
+	bool remove = recorded;
+	int fd = -1;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, vid);
+	if (v != NULL) {
+		v->unlinked_data = recorded;
+		remove = version_put(st, v, &fd);
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (fd >= 0)
+		close(fd);
+	if (remove)
+		remove_data(st, vid);
+}
+
+static void after_commit(struct meta_commit *c, int r)
+{
+	struct aftermath *a = (struct aftermath *)c;
+
+	for (unsigned i = 0; i < 2; i++)
+		if (a->removals[i] != 0)
+			release_removed(a->st, a->removals[i], r == 0);
+	if (a->user != NULL)
+		a->user->done(a->user, r);
+	if (a->publishes && r < 0) {
+		publication_retry(a);
+		return;
+	}
+	free(a);
+}
+
+struct aftermath *op_after(struct op *op)
+{
+	if (op->after == NULL) {
+		op->after = calloc(1, sizeof(*op->after));
+		if (op->after != NULL) {
+			op->after->st = op->st;
+			op->after->c.done = after_commit;
+		}
+	}
+	return op->after;
+}
+
+int op_remove_data(struct op *op, uint64_t vid)
+{
+	struct aftermath *a = op_after(op);
+	struct version *v;
+	int r;
+
+	if (a == NULL)
+		return -ENOMEM;
+	r = op->st->meta->ops->garbage_add(op->st->meta, vid);
+	if (r < 0)
+		return r;
+	a->removals[a->removals[0] != 0] = vid;
+	pthread_mutex_lock(&op->st->lock);
+	v = version_find(op->st, vid);
+	if (v != NULL)
+		v->opens++;
+	pthread_mutex_unlock(&op->st->lock);
+	return 0;
+}
+
+void op_invalidate(struct op *op, uint64_t parent, const char *name)
+{
+	struct op_note *n = calloc(1, sizeof(*n));
+
+	if (n == NULL || (n->name = strdup(name)) == NULL) {
+		free(n);
+		return; /* the kernel keeps a name a while longer; opening it finds out */
+	}
+	n->parent = parent;
+	LL_APPEND(op->notes, n);
+}
+
+static void tell(struct store *st, struct op_note *notes)
+{
+	struct op_note *n, *next;
+
+	LL_FOREACH_SAFE(notes, n, next) {
+		if (n->is_event)
+			st->hooks.event(st->hooks_arg, &n->event);
+		else
+			st->hooks.invalidate(st->hooks_arg, n->parent, n->name);
+		free(n->name);
+		free(n->detail);
+		free(n);
+	}
+}
+
+int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
+{
+	struct meta *m = op->st->meta;
+
+	if (r < 0) {
+		/* Rules refuse before they change anything, so there is nothing to take back; when the catalog itself
+		 * failed in the middle, the engine knows. */
+		m->ops->end(m, op->after != NULL ? META_ABANDON : META_READ, NULL);
+		if (op->after != NULL) {
+			op->after->publishes = false;
+			after_commit(&op->after->c, r);
+		}
+	} else if (op->after != NULL) {
+		op->after->user = c;
+		m->ops->end(m, ack, &op->after->c);
+	} else {
+		m->ops->end(m, ack, c);
+	}
+	tell(op->st, op->notes);
+	waiters_run(op->woken);
+	return r;
+}
+
+/* Operations were taken back: what memory believes of names that went away may be wrong. */
+static void resync(void *arg, int r)
+{
+	struct store *st = arg;
+	struct object *obj, *tmp;
+
+	st->meta->ops->begin(st->meta);
+	pthread_mutex_lock(&st->lock);
+	HASH_ITER(hh, st->objects, obj, tmp) {
+		struct meta_object o;
+
+		if (!obj->gone || st->meta->ops->object_get(st->meta, obj->id, &o) < 0)
+			continue;
+		obj->gone = false;
+		if (obj->current != NULL && obj->current->vid == o.vid)
+			obj->current->role = ROLE_CURRENT;
+	}
+	pthread_mutex_unlock(&st->lock);
+	paths_forget(st);
+	st->meta->ops->end(st->meta, META_READ, NULL);
+}
+
+static int make_root(struct store *st, uint64_t id)
+{
+	struct meta_object o;
+	int64_t now = store_now(st);
+	int r = st->meta->ops->object_get(st->meta, id, &o);
+
+	if (r != -ENOENT)
+		return r;
+	o = (struct meta_object){
+		.id = id, .vid = id, .mode = S_IFDIR | 0755, .uid = geteuid(), .gid = getegid(), .nlink = 2,
+		.atime = now, .mtime = now, .ctime = now, .btime = now,
+	};
+	return st->meta->ops->object_insert(st->meta, &o);
+}
+
+static int make_roots(struct store *st)
+{
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = make_root(st, META_ROOT);
+	if (r == 0)
+		r = make_root(st, META_ABORTED);
+	return op_end(&op, r, META_LATER, NULL);
+}
+
+static void no_process(void *arg, int32_t tid, struct process *p)
+{
+	*p = (struct process){ .pid = tid };
+}
+
+static bool no_holds(void *arg, int32_t tid, uint64_t node)
+{
+	return false;
+}
+
+static bool no_others(void *arg, uint64_t node, const int32_t *tids, unsigned n)
+{
+	return false;
+}
+
+static void no_invalidate(void *arg, uint64_t parent, const char *name)
+{
+}
+
+static void no_event(void *arg, const struct meta_event *e)
+{
+}
+
+static const struct store_hooks no_hooks = { no_process, no_holds, no_others, no_invalidate, no_event };
+
+int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,
+		   const struct store_options *options, struct store **ret)
+{
+	struct store *st = calloc(1, sizeof(*st));
+	int r;
+
+	if (st == NULL)
+		return -ENOMEM;
+	st->meta = meta;
+	st->blobs = blobs;
+	st->hooks = hooks != NULL ? *hooks : no_hooks;
+	st->hooks_arg = hooks_arg;
+	st->options = *options;
+	pthread_mutex_init(&st->lock, NULL);
+	r = timers_new(&st->timers);
+	if (r == 0) {
+		meta->on_rollback_arg = st;
+		meta->on_rollback = resync;
+		waiters_start(st);
+		r = make_roots(st);
+	}
+	if (r == 0) {
+		deadlines_start(st);
+		aborted_start(st);
+	}
+	if (r == 0)
+		r = store_recover(st);
+	if (r < 0) {
+		store_close(st);
+		return r;
+	}
+	*ret = st;
+	return 0;
+}
+
+static void drop_intents(struct store *st)
+{
+	struct intent *in, *tmp;
+
+	HASH_ITER(hh, st->intents, in, tmp) {
+		HASH_DELETE(hh, st->intents, in);
+		free(in);
+	}
+}
+
+static void drop_memory(struct store *st)
+{
+	struct version *v, *vtmp;
+	struct object *obj, *otmp;
+	struct absent *ab, *atmp;
+
+	HASH_ITER(hh, st->versions, v, vtmp) {
+		HASH_DELETE(hh, st->versions, v);
+		if (v->fd >= 0)
+			close(v->fd);
+		free(v);
+	}
+	HASH_ITER(hh, st->objects, obj, otmp) {
+		HASH_DELETE(hh, st->objects, obj);
+		free(obj);
+	}
+	HASH_ITER(hh, st->absents, ab, atmp) {
+		HASH_DELETE(hh, st->absents, ab);
+		free(ab->key);
+		free(ab);
+	}
+}
+
+void store_close(struct store *st)
+{
+	if (st == NULL)
+		return;
+	atomic_store(&st->closing, true);
+	timers_free(st->timers);
+	st->meta->on_rollback = NULL;
+	drop_intents(st);
+	drop_memory(st);
+	paths_forget(st);
+	pthread_mutex_destroy(&st->lock);
+	free(st);
+}
+
+void store_counts(struct store *st, struct store_counts *c)
+{
+	pthread_mutex_lock(&st->lock);
+	*c = st->counts;
+	pthread_mutex_unlock(&st->lock);
+}

@@ -1,0 +1,245 @@
+/* The store: what fs (and any other front end) can ask of core.
+ *
+ * Identifiers: a `node` is what a front end calls an inode number. For a regular file it is the id of a version, so a
+ * reader of an old version and the writer of the next one are on different nodes; for everything else the object's id.
+ *
+ * Results: 0 or a negative errno, unless said otherwise. A call that takes a struct meta_commit answers twice: a
+ * negative result means that nothing was done and the commit will not be used; 0 means that commit->done will be
+ * called, once, in whatever thread, when the change is recorded (or could not be). Output parameters are complete
+ * before done is called.
+ *
+ * Locks, in the order in which they are taken:
+ *   1. the catalog (meta begin .. end): every operation that reads or changes records. What is in memory of drafts,
+ *      current versions and waiters changes only while it is held.
+ *   2. store->lock: everything in memory. No I/O and no callback under it.
+ * Hooks, wake-ups and completions run with neither. */
+#pragma once
+
+#include "core/blobs.h"
+#include "core/timer.h"
+#include "meta/meta.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <uthash.h>
+
+struct store;
+struct object;
+struct version;
+
+/* Who asks. tid 0: not known (a process outside of this PID namespace). */
+struct caller {
+	uint32_t uid, gid;
+	int32_t tid;
+	uint32_t umask;
+};
+
+enum fate { FATE_ALIVE, FATE_EXITED, FATE_KILLED };
+
+struct process {
+	int32_t pid;
+	char command[META_COMMAND_MAX];
+	enum fate fate;
+};
+
+/* What core asks of its host. Called without locks. */
+struct store_hooks {
+	void (*process)(void *arg, int32_t tid, struct process *p);
+	/* Does the process of tid have this node open for writing, by itself or inherited? */
+	bool (*holds)(void *arg, int32_t tid, uint64_t node);
+	/* Does any process but those of the n tids have it open for writing? */
+	bool (*others_hold)(void *arg, uint64_t node, const int32_t *tids, unsigned n);
+	/* The name may mean something else now. */
+	void (*invalidate)(void *arg, uint64_t parent, const char *name);
+	/* Something happened; e is valid during the call. */
+	void (*event)(void *arg, const struct meta_event *e);
+};
+
+struct store_options {
+	bool producer_death_waits; /* a future stays pending when its producer is killed */
+	int64_t aborted_age;       /* nanoseconds that torn bytes are kept */
+	uint64_t aborted_bytes;    /* and how many of them */
+	int64_t wait_timeout;      /* nanoseconds an open waits at most; -1 for ever */
+};
+
+/* Takes over meta and blobs' use, not their memory; hooks and options are copied. Publishes what was sealed, removes
+ * what was torn, settles what expired meanwhile. *why names what was wrong. */
+int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,
+		   const struct store_options *options, struct store **ret);
+void store_close(struct store *st); /* all handles must be released. Does not close meta */
+
+struct store_counts {
+	unsigned waiters, drafts, versions, objects;
+};
+void store_counts(struct store *st, struct store_counts *c);
+
+/* ---- Names: core/namespace.c ---- */
+
+struct entry {
+	uint64_t node;
+	struct meta_object o; /* size and times as they are for this node */
+	bool stable;          /* the name means this node until somebody changes it through the front end */
+};
+
+/* What to make with store_make. */
+struct node_new {
+	uint32_t mode; /* type and permissions, umask not yet applied */
+	uint64_t rdev;
+	const char *target; /* of a symbolic link */
+};
+
+int store_lookup(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct entry *e);
+int store_make(struct store *st, const struct caller *who, uint64_t parent, const char *name, const struct node_new *n,
+	       struct entry *e, struct meta_commit *c);
+int store_link(struct store *st, const struct caller *who, uint64_t node, uint64_t parent, const char *name,
+	       struct entry *e, struct meta_commit *c);
+int store_unlink(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c);
+int store_rmdir(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c);
+/* flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE */
+int store_rename(struct store *st, const struct caller *who, uint64_t from, const char *name, uint64_t to,
+		 const char *to_name, unsigned flags, struct meta_commit *c);
+int store_readlink(struct store *st, uint64_t node, char target[static PATH_MAX]);
+/* Calls fn for up to `limit` entries after the cookie `after`, in a fixed order, without locks. fn returns non-zero to
+ * end. Entries that come and go meanwhile may or may not be seen; all others are seen once. */
+int store_readdir(struct store *st, const struct caller *who, uint64_t node, uint64_t after, unsigned limit,
+		  int (*fn)(void *arg, const struct meta_dentry *d, const struct entry *e), void *arg);
+int store_parent(struct store *st, uint64_t node, uint64_t *parent);
+
+/* ---- Attributes: core/attributes.c ---- */
+
+#define CHANGE_MODE 1u
+#define CHANGE_UID 2u
+#define CHANGE_GID 4u
+#define CHANGE_ATIME 8u
+#define CHANGE_MTIME 16u
+struct attribute_change {
+	unsigned which;
+	uint32_t mode, uid, gid;
+	int64_t atime, mtime; /* nanoseconds; INT64_MIN means now */
+};
+
+int store_getattr(struct store *st, uint64_t node, struct entry *e);
+int store_setattr(struct store *st, uint64_t node, const struct attribute_change *ch, struct entry *e,
+		  struct meta_commit *c);
+/* Returns the length; size 0 asks for it. Reading the hash reads all of the data, so call it where that may block. */
+int store_getxattr(struct store *st, uint64_t node, const char *name, void *value, size_t size);
+int store_setxattr(struct store *st, const struct caller *who, uint64_t node, const char *name, const void *value,
+		   size_t len, int flags, struct meta_commit *c);
+int store_removexattr(struct store *st, uint64_t node, const char *name, struct meta_commit *c);
+int store_listxattr(struct store *st, uint64_t node, char *list, size_t size);
+
+/* ---- Opening and waiting: core/open.c, core/waiters.c ---- */
+
+/* Somebody who waits. Belongs to the caller, zeroed but for `wake`; in core's hands from STORE_WAITING until wake. */
+struct waiter {
+	/* 0: things have changed, ask again. Otherwise a negative errno to give up with. Called without locks. */
+	void (*wake)(struct waiter *w, int r);
+	struct object *object; /* what is waited for, or NULL: a key that is not there, below */
+	uint64_t parent;
+	char *name;
+	int32_t tid;
+	uint32_t uid;
+	int64_t since; /* wall clock */
+	bool listed, cancelled;
+	bool lingers; /* a reader with O_NONBLOCK: its thread does something else */
+	bool waking; /* taken off the list by somebody who is about to call wake */
+	bool impatient; /* has waited for a close in vain */
+	int result; /* what it is woken with */
+	struct waiter *prev, *next, *all_prev, *all_next;
+	struct wait_limit *limit; /* NULL: it may wait for ever */
+	int64_t until;            /* boot time */
+	struct waiter *limit_prev, *limit_next;
+	UT_hash_handle by_tid;
+};
+
+/* An open file. */
+struct handle {
+	struct store *st;
+	struct version *version; /* NULL: a reader with O_NONBLOCK whose future has not settled */
+	struct object *object;
+	uint64_t node; /* through which it was opened */
+	int flags;
+	bool writer;
+	int32_t tid;
+	uint32_t uid;
+	struct process closer; /* who called flush last */
+	struct handle *prev, *next; /* among the writers of a version */
+	bool unsettled; /* O_NONBLOCK: its future has not settled yet */
+	int failed;     /* what it settled with */
+	bool released;  /* while it is being woken: whoever does that frees it */
+	uint64_t object_id; /* what it waits for; 0: the key below, which is not there */
+	uint64_t parent;
+	char *name;
+	struct waiter waiter;
+	void (*on_settle)(struct handle *h); /* see handle_on_settle */
+	void *front;
+};
+
+#define STORE_WAITING 1  /* the waiter is listed and will be woken */
+#define STORE_MUST_WAIT 2 /* it would have to wait, but no waiter was given */
+#define STORE_PREPARE 3  /* the draft's data has to be copied first: call store_prepare, then ask again */
+
+/* Open node. flags as for open(2). waiter NULL: do not wait, return STORE_MUST_WAIT. On 0 *ret is a handle.
+ * Errors: -ESTALE look the name up again, -EDEADLK waiting could never end, -EINTR the waiter was cancelled,
+ * and what the future failed with. */
+int store_open(struct store *st, const struct caller *who, uint64_t node, int flags, struct waiter *waiter,
+	       struct handle **ret, uint64_t *prepare_vid);
+/* Fills the draft vid with what it starts from. Blocks as long as copying takes. */
+int store_prepare(struct store *st, uint64_t vid);
+int store_prepare_is_quick(struct store *st, uint64_t vid);
+/* Open for reading without waiting what store_open said STORE_MUST_WAIT of: a handle that settles later. */
+int store_open_unsettled(struct store *st, const struct caller *who, uint64_t node, int flags, struct handle **ret);
+/* The same for a key that may not be there. */
+int store_await_unsettled(struct store *st, const struct caller *who, uint64_t parent, const char *name, int flags,
+			  struct handle **ret);
+/* Of a handle: 0 when its version can be read, -EAGAIN when it has not settled, or what the future failed with. */
+int handle_settled(struct handle *h);
+/* Have fn called, without locks, when h settles; it finds `front` in the handle. It may have settled before. */
+void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void *front);
+/* Make a regular file and open it for writing. */
+int store_create(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode, int flags,
+		 struct entry *e, struct handle **ret);
+/* Wait until parent/name can be read. 0 when it can be now (or has failed), STORE_WAITING, or a negative errno. */
+int store_await(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct waiter *waiter);
+/* Take a waiter back: true when it was listed and is the caller's again. Otherwise it will not be listed any more. */
+bool store_cancel_wait(struct store *st, struct waiter *w);
+
+/* ---- Open files: core/handles.c ---- */
+
+/* The descriptor of a handle's data, owned by the store, valid until the handle is released. */
+int handle_fd(struct handle *h);
+uint64_t handle_vid(const struct handle *h);
+bool handle_is_final(const struct handle *h); /* its bytes never change again */
+/* A writer or an inheritor closes a descriptor of h. */
+int store_flush(struct handle *h, const struct caller *who, struct meta_commit *c);
+/* Record what was just flushed as failed: nothing will be published. */
+void store_poison(struct handle *h, int error);
+int store_fsync(struct handle *h, struct meta_commit *c);
+int store_ftruncate(struct handle *h, int64_t size);
+void store_release(struct handle *h); /* frees h */
+
+/* ---- Futures: core/future.c ---- */
+
+int store_declare(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode,
+		  struct entry *e, struct meta_commit *c);
+
+/* The same for what is there already. */
+int store_redeclare(struct store *st, const struct caller *who, uint64_t node, struct meta_commit *c);
+
+/* ---- Looking on: core/events.c, core/waiters.c ---- */
+
+/* A snapshot of one waiter. */
+struct wait_info {
+	const char *key;
+	int32_t tid;
+	uint32_t uid;
+	int64_t since; /* wall clock */
+	const char *state;
+	const int32_t *holders; /* tids that opened the draft for writing */
+	unsigned holder_count;
+};
+int store_waits(struct store *st, int (*fn)(void *arg, const struct wait_info *w), void *arg);
+/* Recorded events of `key` (NULL: of all), oldest first. fn is called without locks. */
+int store_log(struct store *st, const char *key, int (*fn)(void *arg, const struct meta_event *e), void *arg);
