@@ -1,0 +1,238 @@
+/* The control directory .promisefs: found by name at the root, never listed there. */
+#include "core/parse.h"
+#include "fs/fs.h"
+#include "fs/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char readme[] =
+	"promisefs: every path here is a promise\n"
+	"\n"
+	"A reader may open a file before it is written: open(2) waits until its writer has closed it, so nobody ever\n"
+	"sees half a file. Everything is done with ordinary files; KEY is a path below the mount point.\n"
+	"\n"
+	"  declare a future    : > .promisefs/future/KEY         (its parent directory must exist)\n"
+	"  wait and read       cat KEY\n"
+	"  wait, undeclared    cat .promisefs/await/KEY\n"
+	"  set                 cmd > KEY                         (published when the last writer closes it)\n"
+	"  fail                setfattr -n user.promisefs.error -v 'ENOSPC: reason' KEY\n"
+	"  cancel              rm KEY                            (while it is pending)\n"
+	"  deadline            setfattr -n user.promisefs.deadline -v 60s KEY\n"
+	"  ask                 getfattr -n user.promisefs.state KEY    (pending, writing, ready, failed)\n"
+	"  as it is written    setfattr -n user.promisefs.publish -v write DIRECTORY    (for logs that someone tails)\n"
+	"\n"
+	"With O_NONBLOCK the open succeeds at once, read gives EAGAIN, and poll says when it is worth trying again.\n"
+	"A writer that is killed publishes nothing; what it wrote is below .promisefs/aborted/ for a while.\n"
+	"\n"
+	"  future/ await/      the key space, seen for declaring and for waiting\n"
+	"  aborted/            torn bytes of killed writers\n"
+	"  waits               who waits for what, one JSON object a line\n"
+	"  events              what happens, live; write `log KEY` into it to read the past instead\n"
+	"  metrics             Prometheus text\n"
+	"\n"
+	"promisefs(1) and promisefs(5) have the rest.\n";
+
+enum listed { LISTED_VIEW, LISTED_KEYS, LISTED_FILE };
+
+static const struct control_entry {
+	const char *name;
+	enum listed what;
+	fuse_ino_t id;
+	enum view view;
+	mode_t mode;
+} entries[] = {
+	{ "future", LISTED_VIEW, META_ROOT, VIEW_FUTURE, 0 },
+	{ "await", LISTED_VIEW, META_ROOT, VIEW_AWAIT, 0 },
+	{ "aborted", LISTED_KEYS, META_ABORTED, VIEW_KEYS, 0 },
+	{ "metrics", LISTED_FILE, CONTROL_METRICS, VIEW_CONTROL, 0444 },
+	{ "events", LISTED_FILE, CONTROL_EVENTS, VIEW_CONTROL, 0666 },
+	{ "waits", LISTED_FILE, CONTROL_WAITS, VIEW_CONTROL, 0444 },
+	{ "README", LISTED_FILE, CONTROL_README, VIEW_CONTROL, 0444 },
+};
+#define ENTRIES (sizeof(entries) / sizeof(entries[0]))
+
+bool control_name_is_reserved(fuse_ino_t parent, const char *name)
+{
+	return parent == META_ROOT && strcmp(name, CONTROL_NAME) == 0;
+}
+
+static void control_stat(struct fs *fs, fuse_ino_t id, mode_t mode, struct stat *st)
+{
+	*st = (struct stat){
+		.st_ino = node_in(VIEW_CONTROL, id), .st_mode = mode, .st_nlink = S_ISDIR(mode) ? 2 : 1,
+		.st_uid = geteuid(), .st_gid = getegid(), .st_blksize = 4096,
+	};
+	st->st_mtim.tv_sec = st->st_ctim.tv_sec = st->st_atim.tv_sec = fs->started / NS_PER_SEC;
+}
+
+int control_getattr(struct fs *fs, fuse_ino_t ino, struct stat *st)
+{
+	if (node_id(ino) == CONTROL_DIR) {
+		control_stat(fs, CONTROL_DIR, S_IFDIR | 0755, st);
+		return 0;
+	}
+	for (size_t i = 0; i < ENTRIES; i++)
+		if (entries[i].what == LISTED_FILE && entries[i].id == node_id(ino)) {
+			control_stat(fs, entries[i].id, S_IFREG | entries[i].mode, st);
+			if (entries[i].id == CONTROL_README)
+				st->st_size = (off_t)strlen(readme);
+			return 0;
+		}
+	return -ENOENT;
+}
+
+static bool entry_param(struct fs *fs, const struct control_entry *c, struct fuse_entry_param *p)
+{
+	struct entry e;
+
+	if (c->what == LISTED_FILE) {
+		*p = (struct fuse_entry_param){ .ino = node_in(VIEW_CONTROL, c->id), .generation = 1 };
+		return control_getattr(fs, p->ino, &p->attr) == 0;
+	}
+	if (store_getattr(fs->store, c->id, &e) < 0)
+		return false;
+	reply_entry_param(c->view, &e, p);
+	p->entry_timeout = 3600;
+	return true;
+}
+
+bool control_lookup(struct fs *fs, fuse_ino_t parent, const char *name, struct fuse_entry_param *p)
+{
+	if (control_name_is_reserved(parent, name)) {
+		*p = (struct fuse_entry_param){ .ino = node_in(VIEW_CONTROL, CONTROL_DIR), .generation = 1,
+						.attr_timeout = 3600, .entry_timeout = 3600 };
+		return control_getattr(fs, p->ino, &p->attr) == 0;
+	}
+	if (parent != node_in(VIEW_CONTROL, CONTROL_DIR))
+		return false;
+	for (size_t i = 0; i < ENTRIES; i++)
+		if (strcmp(entries[i].name, name) == 0)
+			return entry_param(fs, &entries[i], p);
+	return false;
+}
+
+/* With `plus` too, nothing is looked up here: a node number of 0 says so. */
+void control_readdir(fuse_req_t req, size_t size, off_t off, bool plus)
+{
+	char buf[4096];
+	size_t used = 0;
+
+	for (size_t i = off < 0 ? 0 : (size_t)off; i < ENTRIES + 2; i++) {
+		struct fuse_entry_param p = { .attr = { .st_ino = 1, .st_mode = S_IFDIR } };
+		const char *name = i == 0 ? "." : i == 1 ? ".." : entries[i - 2].name;
+		size_t left = (size < sizeof(buf) ? size : sizeof(buf)) - used, n;
+
+		if (i >= 2) {
+			p.attr.st_ino = node_in(entries[i - 2].view, entries[i - 2].id);
+			p.attr.st_mode = entries[i - 2].what == LISTED_FILE ? S_IFREG : S_IFDIR;
+		}
+		n = plus ? fuse_add_direntry_plus(req, buf + used, left, name, &p, (off_t)i + 1) :
+			   fuse_add_direntry(req, buf + used, left, name, &p.attr, (off_t)i + 1);
+		if (n > left)
+			break;
+		used += n;
+	}
+	fuse_reply_buf(req, buf, used);
+}
+
+/* waits */
+
+struct waits {
+	struct fs *fs;
+	struct text *text;
+};
+
+static void add_process(struct text *t, int32_t tid)
+{
+	struct process p;
+
+	process_look(tid, &p);
+	text_add(t, "\"pid\":%d,\"command\":", p.pid);
+	text_json(t, p.command);
+}
+
+static int add_wait(void *arg, const struct wait_info *w)
+{
+	struct waits *ws = arg;
+	struct text *t = ws->text;
+	char since[40];
+	int64_t now = ws->fs->meta->ops->now(ws->fs->meta);
+
+	format_time(w->since, since);
+	text_add(t, "{\"key\":");
+	text_json(t, w->key);
+	text_add(t, ",");
+	add_process(t, w->tid);
+	text_add(t, ",\"uid\":%u,\"since\":\"%s\",\"waited_ms\":%lld,\"state\":\"%s\",\"holders\":[", w->uid, since,
+		 (long long)((now - w->since) / NS_PER_MS), w->state);
+	for (unsigned i = 0; i < w->holder_count; i++) {
+		text_add(t, i == 0 ? "{" : ",{");
+		add_process(t, w->holders[i]);
+		text_add(t, "}");
+	}
+	text_add(t, "]}\n");
+	return t->failed ? -ENOMEM : 0;
+}
+
+static int fill(struct fs *fs, uint64_t id, struct text *t)
+{
+	struct waits ws = { .fs = fs, .text = t };
+
+	switch (id) {
+	case CONTROL_README:
+		text_add(t, "%s", readme);
+		break;
+	case CONTROL_METRICS:
+		metrics_text(fs, t);
+		break;
+	case CONTROL_WAITS:
+		return store_waits(fs->store, add_wait, &ws);
+	default:
+		return -EACCES;
+	}
+	return t->failed ? -ENOMEM : 0;
+}
+
+static int open_control(struct fs *fs, uint64_t id, int flags, struct file **ret)
+{
+	struct text t = { 0 };
+	struct file *f;
+	int r;
+
+	if (id != CONTROL_EVENTS && (flags & O_ACCMODE) != O_RDONLY)
+		return -EACCES;
+	f = file_new(fs, id == CONTROL_EVENTS ? FILE_EVENTS : FILE_TEXT);
+	if (f == NULL)
+		return -ENOMEM;
+	*ret = f;
+	if (id == CONTROL_EVENTS) {
+		f->listener = listener_new(fs, f);
+		return f->listener == NULL ? -ENOMEM : 0;
+	}
+	r = fill(fs, id, &t);
+	f->text = t.at;
+	f->text_len = t.len;
+	return r;
+}
+
+void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct file *f = NULL;
+	int r = open_control(fs_of(req), node_id(ino), fi->flags, &f);
+
+	if (r < 0) {
+		file_free(f);
+		fuse_reply_err(req, -r);
+		return;
+	}
+	fi->fh = (uintptr_t)f;
+	fi->direct_io = 1; /* its length is known only by reading it */
+	fi->nonseekable = f->kind == FILE_EVENTS;
+	fi->noflush = 1;
+	if (fuse_reply_open(req, fi) < 0)
+		file_free(f);
+}

@@ -1,0 +1,205 @@
+/* What the files of the daemon share.
+ *
+ * Node numbers (what FUSE calls inodes): the upper byte says which view of the key space a node belongs to, the rest is
+ * core's node. So views need no table of their own:
+ *   VIEW_KEYS     the mount itself; 1 is its root, 2 the root of aborted/
+ *   VIEW_CONTROL  .promisefs and the files in it
+ *   VIEW_FUTURE   below .promisefs/future/
+ *   VIEW_AWAIT    below .promisefs/await/, for what is there
+ *   VIEW_ABSENT   below .promisefs/await/, for what is not: numbers from a table, until forgotten
+ *
+ * Locks: files, listeners, the registry of waiting opens, the table of backing files: each has its own mutex. Only the
+ * registry is held while core is called (store_cancel_wait). */
+#pragma once
+
+#define FUSE_USE_VERSION 314
+
+#include "core/store.h"
+#include "fs/work.h"
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uthash.h>
+
+enum view { VIEW_KEYS, VIEW_CONTROL, VIEW_FUTURE, VIEW_AWAIT, VIEW_ABSENT };
+
+#define VIEW_SHIFT 56
+
+static inline enum view node_view(fuse_ino_t ino)
+{
+	return (enum view)(ino >> VIEW_SHIFT);
+}
+
+static inline uint64_t node_id(fuse_ino_t ino)
+{
+	return ino & ((1ULL << VIEW_SHIFT) - 1);
+}
+
+static inline fuse_ino_t node_in(enum view view, uint64_t id)
+{
+	return (fuse_ino_t)view << VIEW_SHIFT | id;
+}
+
+#define CONTROL_NAME ".promisefs"
+
+enum control { CONTROL_DIR = 1, CONTROL_METRICS, CONTROL_EVENTS, CONTROL_WAITS, CONTROL_README };
+
+enum passthrough { PASSTHROUGH_AUTO, PASSTHROUGH_ON, PASSTHROUGH_OFF };
+
+struct fs_options {
+	const char *store, *mountpoint;
+	bool foreground, allow_other, read_only;
+	enum passthrough passthrough;
+	unsigned threads; /* 0: one per CPU, at least 2 */
+	struct store_options core;
+};
+
+struct backing;
+struct listener;
+struct absent_node;
+struct open_request;
+
+struct fs {
+	struct fs_options options;
+	int store_fd;
+	struct meta *meta;
+	struct blobs *blobs;
+	struct store *store;
+	struct fuse_session *se;
+	struct workers *workers;
+	dev_t dev; /* of the mount */
+	int64_t started;
+
+	atomic_bool passthrough; /* in use; turned off when the kernel refuses */
+	pthread_mutex_t backing_lock;
+	struct backing *backings; /* by node */
+
+	pthread_mutex_t waiting_lock; /* taken before core's locks */
+	struct open_request *waiting; /* by id: opens that may be interrupted */
+	uint64_t next_waiting;
+
+	pthread_mutex_t listeners_lock;
+	struct listener *listeners;
+	atomic_uint listener_count;
+
+	pthread_mutex_t absent_lock;
+	struct absent_node *absent; /* by id */
+	uint64_t next_absent;
+
+	atomic_ullong requests[64]; /* by FUSE opcode group, see metrics.c */
+};
+
+static inline struct fs *fs_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static inline struct caller caller_of(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .tid = ctx->pid };
+}
+
+/* An open file: what fi->fh points to. */
+struct file {
+	enum { FILE_DATA, FILE_FUTURE, FILE_TEXT, FILE_EVENTS } kind;
+	struct fs *fs;
+	struct handle *h;         /* DATA; FUTURE once something was written */
+	fuse_ino_t ino;           /* through which it was opened */
+	bool backed;              /* counts as a user of its node's backing file */
+	char *text;               /* TEXT */
+	size_t text_len;
+	struct listener *listener; /* EVENTS */
+	pthread_mutex_t lock;      /* guards poll */
+	struct fuse_pollhandle *poll;
+};
+
+static inline struct file *file_of(struct fuse_file_info *fi)
+{
+	return (struct file *)(uintptr_t)fi->fh;
+}
+
+struct file *file_new(struct fs *fs, int kind);
+void file_free(struct file *f);
+void file_tell_pollers(struct file *f);
+
+/* reply.c: an answer that is given when the change is recorded */
+struct reply {
+	struct meta_commit c;
+	fuse_req_t req;
+	enum { REPLY_ERR, REPLY_ENTRY, REPLY_ATTR } kind;
+	enum view view;
+	struct entry e;
+};
+struct reply *reply_new(fuse_req_t req, int kind, enum view view); /* NULL: has answered ENOMEM */
+void reply_end(struct reply *r, int result); /* result < 0: the change was refused, answer now */
+void reply_entry_param(enum view view, const struct entry *e, struct fuse_entry_param *p);
+double reply_attr(enum view view, const struct entry *e, struct stat *st); /* returns the timeout */
+
+/* passthrough.c */
+int passthrough_setup(struct fs *fs); /* after the session was mounted */
+void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn); /* in init */
+/* Answers an open or a create (p not NULL) for f, with its data wherever it is best read. Takes f. */
+void passthrough_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi, const struct fuse_entry_param *p);
+void passthrough_release(struct file *f, fuse_req_t req); /* before the release is answered */
+
+/* ops_*.c */
+void ops_names(struct fuse_lowlevel_ops *ops);
+void ops_attributes(struct fuse_lowlevel_ops *ops);
+void ops_open(struct fuse_lowlevel_ops *ops);
+void ops_data(struct fuse_lowlevel_ops *ops);
+void ops_directories(struct fuse_lowlevel_ops *ops);
+
+/* ops_open.c: truncate(2) of a path: open, cut, close */
+void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size);
+
+/* control.c: .promisefs */
+bool control_lookup(struct fs *fs, fuse_ino_t parent, const char *name, struct fuse_entry_param *p);
+int control_getattr(struct fs *fs, fuse_ino_t ino, struct stat *st);
+void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void control_readdir(fuse_req_t req, size_t size, off_t off, bool plus);
+bool control_name_is_reserved(fuse_ino_t parent, const char *name);
+
+/* views.c: future/ and await/ */
+void views_absent(struct fs *fs, uint64_t parent, const char *name, struct fuse_entry_param *p);
+bool views_absent_key(struct fs *fs, fuse_ino_t ino, uint64_t *parent, char name[static META_NAME_MAX + 1]);
+void views_absent_stat(fuse_ino_t ino, struct stat *st);
+void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup);
+void views_future_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void views_future_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+int views_future_begin(struct file *f, const struct caller *who); /* the first write: a draft */
+
+/* listeners.c: the live stream of events */
+struct listener *listener_new(struct fs *fs, struct file *f);
+void listener_free(struct listener *l);
+void listener_read(struct listener *l, fuse_req_t req, size_t size, bool nonblock);
+bool listener_readable(struct listener *l);
+int listener_query(struct listener *l, const char *line, size_t len); /* `log [KEY]`: history instead */
+void listeners_tell(struct fs *fs, const struct meta_event *e);
+
+/* text.c: growing strings and JSON */
+struct text {
+	char *at;
+	size_t len, capacity;
+	bool failed;
+};
+void text_add(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_json(struct text *t, const char *bytes); /* quoted; bytes that are not UTF-8 as \u00XX */
+void text_event(struct text *t, const struct meta_event *e);
+
+/* metrics.c */
+enum request { REQUEST_LOOKUP, REQUEST_GETATTR, REQUEST_SETATTR, REQUEST_OPEN, REQUEST_CREATE, REQUEST_READ, REQUEST_WRITE,
+	       REQUEST_FLUSH, REQUEST_RELEASE, REQUEST_FSYNC, REQUEST_NAMES, REQUEST_XATTR, REQUEST_READDIR, REQUEST_POLL,
+	       REQUEST_OTHER, REQUEST_COUNT };
+void metrics_text(struct fs *fs, struct text *t);
+static inline void count(struct fs *fs, enum request which)
+{
+	atomic_fetch_add_explicit(&fs->requests[which], 1, memory_order_relaxed);
+}
+
+/* session.c */
+int session_run(struct fs *fs, int ready_fd); /* mounts, serves until unmounted; exit status. Tells ready_fd */

@@ -1,0 +1,525 @@
+/* Setting up and taking down: options, the store and its lock, the daemon, and the report to who started it. */
+#include "fs/mount.h"
+
+#include "core/parse.h"
+#include "fs/blob_dir.h"
+#include "fs/fs.h"
+#include "fs/process.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int complain(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static int complain(const char *what, const char *format, ...)
+{
+	va_list args;
+
+	fprintf(stderr, "promisefs mount: %s: ", what);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	return -1;
+}
+
+/* Options: one table */
+
+static int set_passthrough(struct fs_options *o, const char *value)
+{
+	static const char *const names[] = { "auto", "on", "off" };
+
+	for (int i = 0; i < 3; i++)
+		if (strcmp(value, names[i]) == 0) {
+			o->passthrough = (enum passthrough)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static int set_producer_death(struct fs_options *o, const char *value)
+{
+	o->core.producer_death_waits = strcmp(value, "wait") == 0;
+	return o->core.producer_death_waits || strcmp(value, "fail") == 0 ? 0 : -EINVAL;
+}
+
+static int set_aborted_age(struct fs_options *o, const char *value)
+{
+	return parse_duration(value, &o->core.aborted_age);
+}
+
+static int set_aborted_bytes(struct fs_options *o, const char *value)
+{
+	return parse_size(value, &o->core.aborted_bytes);
+}
+
+static int set_wait_timeout(struct fs_options *o, const char *value)
+{
+	o->core.wait_timeout = -1;
+	return strcmp(value, "none") == 0 ? 0 : parse_duration(value, &o->core.wait_timeout);
+}
+
+static int set_threads(struct fs_options *o, const char *value)
+{
+	uint64_t n;
+
+	if (parse_size(value, &n) < 0 || n < 1 || n > 64)
+		return -EINVAL;
+	o->threads = (unsigned)n;
+	return 0;
+}
+
+static int set_allow_other(struct fs_options *o, const char *value)
+{
+	o->allow_other = true;
+	return 0;
+}
+
+static int set_read_only(struct fs_options *o, const char *value)
+{
+	o->read_only = true;
+	return 0;
+}
+
+static int set_nothing(struct fs_options *o, const char *value)
+{
+	return 0;
+}
+
+static const struct option_row {
+	const char *name;
+	bool has_value;
+	int (*set)(struct fs_options *o, const char *value);
+	const char *expects;
+} option_table[] = {
+	{ "passthrough", true, set_passthrough, "auto, on or off" },
+	{ "on-producer-death", true, set_producer_death, "fail or wait" },
+	{ "aborted-age", true, set_aborted_age, "a duration such as 24h" },
+	{ "aborted-bytes", true, set_aborted_bytes, "a size such as 1G" },
+	{ "wait-timeout", true, set_wait_timeout, "a duration such as 60s, or none" },
+	{ "threads", true, set_threads, "a number from 1 to 64" },
+	{ "allow_other", false, set_allow_other, NULL },
+	{ "ro", false, set_read_only, NULL },
+	{ "rw", false, set_nothing, NULL }, /* what mount(8) adds by itself */
+	{ "dev", false, set_nothing, NULL },
+	{ "suid", false, set_nothing, NULL },
+	{ "nodev", false, set_nothing, NULL },
+	{ "nosuid", false, set_nothing, NULL },
+};
+
+static int set_option(struct fs_options *o, char *option)
+{
+	char *value = strchr(option, '=');
+
+	if (value != NULL)
+		*value++ = '\0';
+	for (size_t i = 0; i < sizeof(option_table) / sizeof(option_table[0]); i++) {
+		const struct option_row *row = &option_table[i];
+
+		if (strcmp(row->name, option) != 0 || row->has_value != (value != NULL))
+			continue;
+		if (row->set(o, value) < 0)
+			return complain(option, "cannot be '%s'; give %s", value, row->expects);
+		return 0;
+	}
+	return complain(option, "no such option%s; see promisefs(5)", value != NULL ? " with a value" : "");
+}
+
+static int parse_options(struct fs_options *o, const char *options)
+{
+	char *copy = strdup(options != NULL ? options : ""), *rest = copy, *option;
+	int r = copy == NULL ? complain("options", "no memory") : 0;
+
+	while (r == 0 && (option = strsep(&rest, ",")) != NULL)
+		if (*option != '\0')
+			r = set_option(o, option);
+	free(copy);
+	return r;
+}
+
+/* The store */
+
+static int lock_store(struct fs *fs, int *lock_fd)
+{
+	char owner[PATH_MAX + 64] = "";
+	ssize_t n;
+
+	*lock_fd = openat(fs->store_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (*lock_fd < 0)
+		return complain(fs->options.store, "cannot lock it: %s; check its permissions and the disk", strerror(errno));
+	if (flock(*lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		n = pread(*lock_fd, owner, sizeof(owner) - 1, 0);
+		owner[n > 0 ? n : 0] = '\0';
+		return complain(fs->options.store, "already mounted by %s; use that, or unmount it first", owner);
+	}
+	return 0;
+}
+
+static int write_owner(struct fs *fs, int lock_fd)
+{
+	char owner[PATH_MAX + 64];
+	int n = snprintf(owner, sizeof(owner), "pid %d at %s", getpid(), fs->options.mountpoint);
+
+	if (ftruncate(lock_fd, 0) < 0 || pwrite(lock_fd, owner, (size_t)n, 0) != n)
+		return complain(fs->options.store, "cannot be written: %s", strerror(errno));
+	return 0;
+}
+
+static int open_store_dir(struct fs *fs)
+{
+	const char *store = fs->options.store;
+
+	if (mkdir(store, 0700) < 0 && errno != EEXIST)
+		return complain(store, "cannot make it: %s; make its parent directory, or name another place", strerror(errno));
+	fs->store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fs->store_fd < 0)
+		return complain(store, "%s; a store is a directory of its own", strerror(errno));
+	return 0;
+}
+
+/* A directory that has other things in it is somebody's, not a store. */
+static int check_is_store(struct fs *fs)
+{
+	int fd = openat(fs->store_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	bool catalog = faccessat(fs->store_fd, "catalog.db", F_OK, 0) == 0, other = false;
+	struct dirent *e;
+
+	if (dir == NULL)
+		return complain(fs->options.store, "cannot read it: %s", strerror(errno));
+	while ((e = readdir(dir)) != NULL)
+		other = other || (e->d_name[0] != '.' && strcmp(e->d_name, "lock") != 0 && strcmp(e->d_name, "data") != 0 &&
+				  strcmp(e->d_name, "drafts") != 0 && strcmp(e->d_name, "lost+found") != 0);
+	closedir(dir);
+	if (!catalog && other)
+		return complain(fs->options.store, "is not empty and not a store; name a new or empty directory");
+	return 0;
+}
+
+static int open_catalog(struct fs *fs)
+{
+	char path[PATH_MAX];
+	const char *why;
+	int r;
+
+	if (snprintf(path, sizeof(path), "%s/catalog.db", fs->options.store) >= (int)sizeof(path))
+		return complain(fs->options.store, "its path is too long");
+	r = meta_sqlite_open(path, &fs->meta, &why);
+	return r < 0 ? complain(path, "cannot use the catalog: %s", why) : 0;
+}
+
+/* What core asks of us */
+
+static void hook_process(void *arg, int32_t tid, struct process *p)
+{
+	process_look(tid, p);
+}
+
+static bool hook_holds(void *arg, int32_t tid, uint64_t node)
+{
+	return process_holds(tid, ((struct fs *)arg)->dev, node);
+}
+
+static bool hook_others_hold(void *arg, uint64_t node, const int32_t *tids, unsigned n)
+{
+	return process_others_hold(((struct fs *)arg)->dev, node, tids, n);
+}
+
+struct invalidation {
+	struct work work;
+	struct fs *fs;
+	uint64_t parent;
+	char name[];
+};
+
+static void invalidate_now(struct work *w)
+{
+	struct invalidation *i = (struct invalidation *)w;
+
+	fuse_lowlevel_notify_inval_entry(i->fs->se, i->parent, i->name, strlen(i->name));
+	free(i);
+}
+
+/* Never from a thread that serves requests: the kernel may hold a lock that a request of ours has to end first. */
+static void hook_invalidate(void *arg, uint64_t parent, const char *name)
+{
+	struct fs *fs = arg;
+	struct invalidation *i = calloc(1, sizeof(*i) + strlen(name) + 1);
+
+	if (i == NULL || fs->se == NULL || fs->workers == NULL) {
+		free(i);
+		return;
+	}
+	i->work.run = invalidate_now;
+	i->fs = fs;
+	i->parent = parent;
+	strcpy(i->name, name);
+	workers_queue(fs->workers, &i->work);
+}
+
+static void hook_event(void *arg, const struct meta_event *e)
+{
+	listeners_tell(arg, e);
+}
+
+static const struct store_hooks hooks = { hook_process, hook_holds, hook_others_hold, hook_invalidate, hook_event };
+
+static int open_store(struct fs *fs)
+{
+	int r;
+
+	if (open_catalog(fs) < 0)
+		return -1;
+	r = blob_dir_open(fs->store_fd, &fs->blobs);
+	if (r == 0)
+		r = store_open_all(fs->meta, fs->blobs, &hooks, fs, &fs->options.core, &fs->store);
+	if (r < 0)
+		return complain(fs->options.store, "cannot be opened: %s%s", strerror(-r),
+				r == -EBADMSG ? " (the catalog is damaged); restore it from a copy" : "");
+	return 0;
+}
+
+static void close_store(struct fs *fs)
+{
+	workers_free(fs->workers);
+	if (fs->meta != NULL) {
+		fs->meta->ops->begin(fs->meta); /* what is still to be recorded needs the store */
+		fs->meta->ops->end(fs->meta, META_RECORDED, NULL);
+	}
+	store_close(fs->store);
+	if (fs->meta != NULL)
+		fs->meta->ops->close(fs->meta);
+	blob_dir_close(fs->blobs);
+}
+
+/* The mount point */
+
+static int check_mountpoint(const char *mountpoint)
+{
+	struct stat st, parent;
+	char up[PATH_MAX];
+	DIR *dir;
+	struct dirent *e;
+	bool empty = true;
+
+	if (stat(mountpoint, &st) < 0)
+		return complain(mountpoint, "%s%s", strerror(errno),
+				errno == ENOENT ? "; make the directory first" :
+				errno == ENOTCONN ? "; a dead mount is there: umount it first" : "");
+	if (!S_ISDIR(st.st_mode))
+		return complain(mountpoint, "is not a directory");
+	snprintf(up, sizeof(up), "%s/..", mountpoint);
+	if (stat(up, &parent) == 0 && parent.st_dev != st.st_dev && st.st_ino == 1)
+		return complain(mountpoint, "something is mounted there already; unmount it, or name another directory");
+	dir = opendir(mountpoint);
+	if (dir == NULL)
+		return complain(mountpoint, "%s", strerror(errno));
+	while ((e = readdir(dir)) != NULL)
+		empty = empty && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0);
+	closedir(dir);
+	return empty ? 0 : complain(mountpoint, "is not empty; name an empty directory");
+}
+
+static int check_fuse(const char *mountpoint)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return complain(mountpoint, "/dev/fuse: %s; %s", strerror(errno),
+				errno == EACCES ? "it must be readable and writable for you (usually mode 0666)" :
+						  "load the fuse module, or allow it for this container");
+	close(fd);
+	return 0;
+}
+
+/* The daemon */
+
+static void raise_file_limit(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
+		l.rlim_cur = l.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &l);
+	}
+}
+
+static int explain_end(struct fs *fs, int r)
+{
+	if (r == -EOPNOTSUPP)
+		return complain(fs->options.mountpoint,
+				"passthrough=on, but this kernel or user cannot; use passthrough=auto, or see promisefs doctor");
+	if (r == -ECONNREFUSED)
+		return complain(fs->options.mountpoint, "the mount was refused; the line above says why");
+	return r < 0 ? complain(fs->options.mountpoint, "%s", strerror(-r)) : 0;
+}
+
+static int run(struct fs *fs, int ready_fd)
+{
+	int lock_fd = -1, r;
+
+	raise_file_limit();
+	r = open_store_dir(fs);
+	if (r == 0)
+		r = check_is_store(fs);
+	if (r == 0)
+		r = lock_store(fs, &lock_fd);
+	if (r == 0)
+		r = write_owner(fs, lock_fd);
+	if (r == 0)
+		r = workers_new(8, &fs->workers) < 0 ? complain("daemon", "no memory") : 0;
+	if (r == 0)
+		r = open_store(fs);
+	fs->started = fs->meta != NULL ? fs->meta->ops->now(fs->meta) : 0;
+	if (r == 0)
+		r = explain_end(fs, session_run(fs, ready_fd));
+	close_store(fs);
+	if (lock_fd >= 0)
+		close(lock_fd);
+	if (fs->store_fd >= 0)
+		close(fs->store_fd);
+	return r < 0 ? 1 : 0;
+}
+
+/* The mount answers: its README can be found. */
+static int confirm(const struct fs *fs)
+{
+	char path[PATH_MAX + 32];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/" CONTROL_NAME "/README", fs->options.mountpoint);
+	return stat(path, &st) < 0 ? complain(fs->options.mountpoint, "it was mounted, but does not answer: %s", strerror(errno)) : 0;
+}
+
+static void detach(void)
+{
+	int null = open("/dev/null", O_RDWR);
+
+	setsid();
+	if (chdir("/") < 0)
+		perror("promisefs: /");
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(null, STDERR_FILENO);
+	if (null > 2)
+		close(null);
+}
+
+struct ready_watch {
+	int from, to;
+};
+
+/* Messages go to the parent's stderr until the mount is up; then the daemon lets go of it. */
+static void *let_go(void *arg)
+{
+	struct ready_watch *w = arg;
+	char byte;
+
+	if (read(w->from, &byte, 1) == 1) {
+		detach();
+		if (write(w->to, "", 1) < 0)
+			_exit(1);
+	}
+	close(w->to);
+	return NULL;
+}
+
+static int run_daemon(struct fs *fs, int report_fd)
+{
+	struct ready_watch w = { .to = report_fd };
+	pthread_t thread;
+	sigset_t all, old;
+	int inner[2], r;
+
+	if (pipe2(inner, O_CLOEXEC) < 0)
+		return 1;
+	w.from = inner[0];
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old); /* signals are for the main thread */
+	r = pthread_create(&thread, NULL, let_go, &w);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (r != 0)
+		return 1;
+	r = run(fs, inner[1]);
+	close(inner[1]);
+	pthread_join(thread, NULL);
+	close(inner[0]);
+	return r;
+}
+
+static int start_daemon(struct fs *fs)
+{
+	int report[2], status;
+	char byte;
+	pid_t child;
+
+	if (pipe2(report, O_CLOEXEC) < 0 || (child = fork()) < 0)
+		return complain("daemon", "%s", strerror(errno)), 1;
+	if (child == 0) {
+		close(report[0]);
+		exit(run_daemon(fs, report[1]));
+	}
+	close(report[1]);
+	if (read(report[0], &byte, 1) == 1)
+		return confirm(fs) < 0 ? 1 : 0;
+	if (waitpid(child, &status, 0) == child && WIFEXITED(status))
+		return WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : 1;
+	return complain("daemon", "it ended by signal %d before the mount was up", WTERMSIG(status)), 1;
+}
+
+static void init_locks(struct fs *fs)
+{
+	pthread_mutex_init(&fs->backing_lock, NULL);
+	pthread_mutex_init(&fs->waiting_lock, NULL);
+	pthread_mutex_init(&fs->listeners_lock, NULL);
+	pthread_mutex_init(&fs->absent_lock, NULL);
+}
+
+/* The daemon leaves the directory it was started in. */
+static int absolute_paths(const struct pfs_mount_args *args, char store[static PATH_MAX], char mountpoint[static PATH_MAX])
+{
+	if (realpath(args->mountpoint, mountpoint) == NULL)
+		snprintf(mountpoint, PATH_MAX, "%s", args->mountpoint); /* the check says what is wrong */
+	if (mkdir(args->store, 0700) < 0 && errno != EEXIST)
+		return complain(args->store, "cannot make it: %s; make its parent directory, or name another place",
+				strerror(errno));
+	if (realpath(args->store, store) == NULL)
+		return complain(args->store, "%s", strerror(errno));
+	if (strncmp(store, mountpoint, strlen(mountpoint)) == 0 &&
+	    (store[strlen(mountpoint)] == '/' || store[strlen(mountpoint)] == '\0'))
+		return complain(args->store, "the store would be hidden by the mount; name a directory outside of %s", mountpoint);
+	return 0;
+}
+
+int pfs_mount_main(const struct pfs_mount_args *args)
+{
+	static struct fs fs;
+	static char store[PATH_MAX], mountpoint[PATH_MAX];
+
+	fs.store_fd = -1;
+	fs.options.core = (struct store_options){ .aborted_age = 24 * 3600 * NS_PER_SEC, .aborted_bytes = 1ULL << 30,
+						  .wait_timeout = -1 };
+	if (parse_options(&fs.options, args->options) < 0)
+		return 2;
+	if (check_mountpoint(args->mountpoint) < 0 || check_fuse(args->mountpoint) < 0 ||
+	    absolute_paths(args, store, mountpoint) < 0)
+		return 1;
+	fs.options.store = store;
+	fs.options.mountpoint = mountpoint;
+	fs.options.foreground = args->foreground;
+	init_locks(&fs);
+	return args->foreground ? run(&fs, -1) : start_daemon(&fs);
+}

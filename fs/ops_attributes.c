@@ -1,0 +1,227 @@
+/* Requests about attributes. */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void reply_node(fuse_req_t req, fuse_ino_t ino)
+{
+	struct entry e;
+	struct stat st;
+	int r = store_getattr(fs_of(req)->store, node_id(ino), &e);
+
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_attr(req, &st, reply_attr(node_view(ino), &e, &st));
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct stat st;
+
+	count(fs_of(req), REQUEST_GETATTR);
+	if (node_view(ino) == VIEW_CONTROL) {
+		int r = control_getattr(fs_of(req), ino, &st);
+
+		if (r < 0)
+			fuse_reply_err(req, -r);
+		else
+			fuse_reply_attr(req, &st, 0);
+	} else if (node_view(ino) == VIEW_ABSENT) {
+		views_absent_stat(ino, &st);
+		fuse_reply_attr(req, &st, 0);
+	} else {
+		reply_node(req, ino);
+	}
+}
+
+static int64_t time_of(const struct timespec *ts, bool now)
+{
+	return now ? INT64_MIN : (int64_t)ts->tv_sec * 1000000000 + ts->tv_nsec;
+}
+
+static struct attribute_change change_of(const struct stat *st, int set)
+{
+	struct attribute_change ch = {
+		.mode = st->st_mode, .uid = st->st_uid, .gid = st->st_gid,
+		.atime = time_of(&st->st_atim, (set & FUSE_SET_ATTR_ATIME_NOW) != 0),
+		.mtime = time_of(&st->st_mtim, (set & FUSE_SET_ATTR_MTIME_NOW) != 0),
+	};
+
+	ch.which = ((set & FUSE_SET_ATTR_MODE) != 0 ? CHANGE_MODE : 0) | ((set & FUSE_SET_ATTR_UID) != 0 ? CHANGE_UID : 0) |
+		   ((set & FUSE_SET_ATTR_GID) != 0 ? CHANGE_GID : 0) |
+		   ((set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW)) != 0 ? CHANGE_ATIME : 0) |
+		   ((set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) != 0 ? CHANGE_MTIME : 0);
+	return ch;
+}
+
+static void set_attributes(fuse_req_t req, fuse_ino_t ino, const struct attribute_change *ch)
+{
+	struct reply *reply = reply_new(req, REPLY_ATTR, node_view(ino));
+
+	if (reply != NULL)
+		reply_end(reply, store_setattr(fs_of(req)->store, node_id(ino), ch, &reply->e, &reply->c));
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set, struct fuse_file_info *fi)
+{
+	struct attribute_change ch = change_of(st, set);
+	struct file *f = fi != NULL ? file_of(fi) : NULL;
+	int r = 0;
+
+	count(fs_of(req), REQUEST_SETATTR);
+	if (node_view(ino) == VIEW_FUTURE && (set & FUSE_SET_ATTR_SIZE) != 0) {
+		reply_node(req, ino); /* `: > future/KEY` declares, and there is nothing to cut off */
+		return;
+	}
+	if (node_view(ino) != VIEW_KEYS) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if ((set & FUSE_SET_ATTR_SIZE) != 0 && f == NULL && ch.which == 0) {
+		open_truncate(req, ino, st->st_size);
+		return;
+	}
+	if ((set & FUSE_SET_ATTR_SIZE) != 0 && f != NULL && f->h != NULL)
+		r = store_ftruncate(f->h, st->st_size);
+	else if ((set & FUSE_SET_ATTR_SIZE) != 0)
+		r = -EINVAL;
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else if (ch.which != 0)
+		set_attributes(req, ino, &ch);
+	else
+		reply_node(req, ino);
+}
+
+/* Extended attributes: reading the hash reads the whole file. */
+
+struct get_request {
+	struct work work;
+	fuse_req_t req;
+	fuse_ino_t ino;
+	size_t size;
+	char name[256];
+};
+
+static void answer_get(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	char *value = size > 0 ? malloc(size) : NULL;
+	int r = size > 0 && value == NULL ? -ENOMEM : store_getxattr(fs_of(req)->store, node_id(ino), name, value, size);
+
+	if (r < 0)
+		fuse_reply_err(req, r == -EBADMSG ? EIO : -r);
+	else if (size == 0)
+		fuse_reply_xattr(req, (size_t)r);
+	else
+		fuse_reply_buf(req, value, (size_t)r);
+	free(value);
+}
+
+static void get_later(struct work *w)
+{
+	struct get_request *rq = (struct get_request *)w;
+
+	answer_get(rq->req, rq->ino, rq->name, rq->size);
+	free(rq);
+}
+
+static bool has_attributes(fuse_ino_t ino)
+{
+	return node_view(ino) != VIEW_CONTROL && node_view(ino) != VIEW_ABSENT;
+}
+
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct get_request *rq;
+
+	count(fs_of(req), REQUEST_XATTR);
+	if (!has_attributes(ino)) {
+		fuse_reply_err(req, ENODATA);
+		return;
+	}
+	if (strcmp(name, "user.promisefs.sha256") != 0 || size == 0 || (rq = calloc(1, sizeof(*rq))) == NULL) {
+		answer_get(req, ino, name, size);
+		return;
+	}
+	rq->work.run = get_later;
+	rq->req = req;
+	rq->ino = ino;
+	rq->size = size;
+	strcpy(rq->name, name);
+	workers_queue(fs_of(req)->workers, &rq->work);
+}
+
+static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+	struct caller who = caller_of(req);
+	struct reply *reply;
+
+	count(fs_of(req), REQUEST_XATTR);
+	if (!has_attributes(ino)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	reply = reply_new(req, REPLY_ERR, node_view(ino));
+	if (reply != NULL)
+		reply_end(reply, store_setxattr(fs_of(req)->store, &who, node_id(ino), name, value, size, flags, &reply->c));
+}
+
+static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct reply *reply;
+
+	count(fs_of(req), REQUEST_XATTR);
+	if (!has_attributes(ino)) {
+		fuse_reply_err(req, ENODATA);
+		return;
+	}
+	reply = reply_new(req, REPLY_ERR, node_view(ino));
+	if (reply != NULL)
+		reply_end(reply, store_removexattr(fs_of(req)->store, node_id(ino), name, &reply->c));
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	char *list = size > 0 ? malloc(size) : NULL;
+	int r = 0;
+
+	count(fs_of(req), REQUEST_XATTR);
+	if (size > 0 && list == NULL)
+		r = -ENOMEM;
+	else if (has_attributes(ino))
+		r = store_listxattr(fs_of(req)->store, node_id(ino), list, size);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else if (size == 0)
+		fuse_reply_xattr(req, (size_t)r);
+	else
+		fuse_reply_buf(req, list, (size_t)r);
+	free(list);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs v;
+
+	count(fs_of(req), REQUEST_OTHER);
+	if (fstatvfs(fs_of(req)->store_fd, &v) < 0) {
+		fuse_reply_err(req, errno);
+		return;
+	}
+	v.f_namemax = META_NAME_MAX;
+	fuse_reply_statfs(req, &v);
+}
+
+void ops_attributes(struct fuse_lowlevel_ops *ops)
+{
+	ops->getattr = op_getattr;
+	ops->setattr = op_setattr;
+	ops->getxattr = op_getxattr;
+	ops->setxattr = op_setxattr;
+	ops->removexattr = op_removexattr;
+	ops->listxattr = op_listxattr;
+	ops->statfs = op_statfs;
+}

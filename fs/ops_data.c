@@ -1,0 +1,163 @@
+/* Requests about data: what does not go past us by passthrough. */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void read_text(struct file *f, fuse_req_t req, size_t size, off_t off)
+{
+	size_t at = off < 0 || (size_t)off > f->text_len ? f->text_len : (size_t)off;
+	size_t n = f->text_len - at;
+
+	fuse_reply_buf(req, f->text + at, n < size ? n : size);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct fuse_bufvec data = FUSE_BUFVEC_INIT(size);
+	struct file *f = file_of(fi);
+	int r;
+
+	count(f->fs, REQUEST_READ);
+	if (f->kind == FILE_TEXT) {
+		read_text(f, req, size, off);
+		return;
+	}
+	if (f->kind == FILE_EVENTS) {
+		listener_read(f->listener, req, size, (fi->flags & O_NONBLOCK) != 0);
+		return;
+	}
+	r = f->h == NULL ? -EBADF : handle_settled(f->h);
+	if (r == 0)
+		r = handle_fd(f->h);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	data.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	data.buf[0].fd = r;
+	data.buf[0].pos = off;
+	fuse_reply_data(req, &data, FUSE_BUF_SPLICE_MOVE);
+}
+
+static ssize_t write_data(struct file *f, struct fuse_bufvec *in, off_t off)
+{
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(in));
+	int fd = handle_fd(f->h);
+
+	if (fd < 0)
+		return fd;
+	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	out.buf[0].fd = fd;
+	out.buf[0].pos = off;
+	return fuse_buf_copy(&out, in, 0);
+}
+
+static void write_query(struct file *f, fuse_req_t req, struct fuse_bufvec *in)
+{
+	char line[8192];
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(sizeof(line) - 1);
+	ssize_t n;
+	int r;
+
+	out.buf[0].mem = line;
+	n = fuse_buf_size(in) < sizeof(line) ? fuse_buf_copy(&out, in, 0) : -EINVAL;
+	r = n < 0 ? (int)n : listener_query(f->listener, line, (size_t)n);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off, struct fuse_file_info *fi)
+{
+	struct file *f = file_of(fi);
+	struct caller who = caller_of(req);
+	ssize_t n = 0;
+
+	count(f->fs, REQUEST_WRITE);
+	if (f->kind == FILE_EVENTS) {
+		write_query(f, req, in);
+		return;
+	}
+	if (f->kind == FILE_FUTURE && f->h == NULL)
+		n = views_future_begin(f, &who);
+	if (f->h == NULL && n == 0)
+		n = -EBADF;
+	if (n == 0)
+		n = write_data(f, in, off);
+	if (n < 0 && f->h != NULL)
+		store_poison(f->h, (int)-n); /* what is there now is not what the writer meant */
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+static int data_fd(struct fuse_file_info *fi)
+{
+	struct file *f = fi != NULL ? file_of(fi) : NULL;
+
+	return f == NULL || f->h == NULL ? -EBADF : handle_fd(f->h);
+}
+
+static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	int fd = data_fd(fi), r = 0;
+
+	count(fs_of(req), REQUEST_OTHER);
+	if (fd < 0)
+		r = -fd;
+	else if (fallocate(fd, mode, off, len) < 0)
+		r = errno;
+	fuse_reply_err(req, r);
+}
+
+static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	int fd = data_fd(fi);
+	off_t at = fd < 0 ? -1 : lseek(fd, off, whence);
+
+	count(fs_of(req), REQUEST_OTHER);
+	if (fd < 0)
+		fuse_reply_err(req, -fd);
+	else if (at < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_lseek(req, at);
+}
+
+static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
+			       fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+{
+	int from = data_fd(fi_in), to = data_fd(fi_out);
+	ssize_t n;
+
+	count(fs_of(req), REQUEST_OTHER);
+	if (from < 0 || to < 0) {
+		fuse_reply_err(req, from < 0 ? -from : -to);
+		return;
+	}
+	n = copy_file_range(from, &off_in, to, &off_out, len, 0);
+	if (n < 0) {
+		int e = errno;
+
+		if (e == ENOSPC || e == EDQUOT || e == EIO)
+			store_poison(file_of(fi_out)->h, e);
+		fuse_reply_err(req, e);
+		return;
+	}
+	fuse_reply_write(req, (size_t)n);
+}
+
+void ops_data(struct fuse_lowlevel_ops *ops)
+{
+	ops->read = op_read;
+	ops->write_buf = op_write_buf;
+	ops->fallocate = op_fallocate;
+	ops->lseek = op_lseek;
+	ops->copy_file_range = op_copy_file_range;
+}

@@ -1,0 +1,144 @@
+/* Listing directories. The position of an entry is its cookie in the catalog; 1 and 2 are "." and "..". */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COOKIE_DOT 1
+#define COOKIE_DOTDOT 2
+
+struct listing {
+	fuse_req_t req;
+	enum view view;
+	bool plus; /* with attributes */
+	char *buf;
+	size_t size, used;
+	uint64_t last;
+	bool full;
+};
+
+static bool add(struct listing *l, const char *name, const struct fuse_entry_param *p, off_t next)
+{
+	size_t left = l->size - l->used;
+	size_t n = l->plus ? fuse_add_direntry_plus(l->req, l->buf + l->used, left, name, p, next) :
+			     fuse_add_direntry(l->req, l->buf + l->used, left, name, &p->attr, next);
+
+	if (n > left) {
+		l->full = true;
+		return false;
+	}
+	l->used += n;
+	return true;
+}
+
+/* A node number of 0 tells the kernel that this entry was not looked up. */
+static bool add_dot(struct listing *l, const char *name, uint64_t id, off_t next)
+{
+	struct fuse_entry_param p = { .attr = { .st_ino = node_in(l->view, id), .st_mode = S_IFDIR } };
+
+	return add(l, name, &p, next);
+}
+
+static int add_entry(void *arg, const struct meta_dentry *d, const struct entry *e)
+{
+	struct listing *l = arg;
+	struct fuse_entry_param p;
+
+	reply_entry_param(l->view, e, &p);
+	if (!add(l, d->name, &p, (off_t)d->cookie))
+		return 1;
+	l->last = d->cookie;
+	return 0;
+}
+
+static int add_dots(struct listing *l, struct store *st, uint64_t id, off_t off)
+{
+	uint64_t parent = META_ROOT;
+	int r = 0;
+
+	if (off < COOKIE_DOT && !add_dot(l, ".", id, COOKIE_DOT))
+		return 0;
+	if (off < COOKIE_DOTDOT) {
+		r = store_parent(st, id, &parent);
+		if (r == 0)
+			add_dot(l, "..", parent, COOKIE_DOTDOT);
+	}
+	return r;
+}
+
+static int list(struct listing *l, const struct caller *who, fuse_ino_t ino, off_t off)
+{
+	struct store *st = fs_of(l->req)->store;
+	unsigned limit = (unsigned)(l->size / (l->plus ? 160 : 32)) + 1;
+	size_t before;
+	int r = add_dots(l, st, node_id(ino), off);
+
+	l->last = off > COOKIE_DOTDOT ? (uint64_t)off : COOKIE_DOTDOT;
+	do {
+		before = l->used;
+		if (r == 0 && !l->full)
+			r = store_readdir(st, who, node_id(ino), l->last, limit < 256 ? limit : 256, add_entry, l);
+	} while (r == 0 && !l->full && l->used > before);
+	return r;
+}
+
+static void readdir_any(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
+{
+	struct listing l = { .req = req, .view = node_view(ino), .plus = plus, .size = size };
+	struct caller who = caller_of(req);
+	int r;
+
+	count(fs_of(req), REQUEST_READDIR);
+	l.buf = malloc(size);
+	r = l.buf == NULL ? -ENOMEM : list(&l, &who, ino, off);
+	if (r < 0 && l.used == 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_buf(req, l.buf, l.used);
+	free(l.buf);
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	if (node_view(ino) == VIEW_CONTROL)
+		control_readdir(req, size, off, false);
+	else
+		readdir_any(req, ino, size, off, false);
+}
+
+static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	if (node_view(ino) == VIEW_CONTROL)
+		control_readdir(req, size, off, true);
+	else
+		readdir_any(req, ino, size, off, true);
+}
+
+/* Directories have nothing to sync but the catalog. */
+static void synced(struct meta_commit *c, int r)
+{
+	struct reply *reply = (struct reply *)c;
+
+	fuse_reply_err(reply->req, -r);
+	free(reply);
+}
+
+static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct reply *reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
+	struct meta *m = fs_of(req)->meta;
+
+	if (reply == NULL)
+		return;
+	reply->c.done = synced;
+	m->ops->begin(m);
+	m->ops->end(m, META_DURABLE, &reply->c);
+}
+
+void ops_directories(struct fuse_lowlevel_ops *ops)
+{
+	ops->readdir = op_readdir;
+	ops->readdirplus = op_readdirplus;
+	ops->fsyncdir = op_fsyncdir;
+}

@@ -1,0 +1,200 @@
+/* Requests about names. */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+/* What may be done where: `future` shows the real tree and lets it grow, `await` only looks. */
+static int check_change(fuse_ino_t parent, const char *name)
+{
+	switch (node_view(parent)) {
+	case VIEW_KEYS:
+		return control_name_is_reserved(parent, name) ? -EPERM : 0;
+	case VIEW_FUTURE:
+		return 0;
+	default:
+		return -EPERM;
+	}
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct caller who = caller_of(req);
+	enum view view = node_view(parent);
+	struct fuse_entry_param p;
+	struct entry e;
+	int r;
+
+	count(fs, REQUEST_LOOKUP);
+	if (control_lookup(fs, parent, name, &p)) {
+		fuse_reply_entry(req, &p);
+		return;
+	}
+	if (view == VIEW_CONTROL) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	if (strlen(name) > META_NAME_MAX) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	r = store_lookup(fs->store, &who, node_id(parent), name, &e);
+	if (r == 0) {
+		reply_entry_param(view, &e, &p);
+		fuse_reply_entry(req, &p);
+	} else if (r == -ENOENT && view == VIEW_AWAIT) {
+		views_absent(fs, node_id(parent), name, &p);
+		if (p.ino != 0)
+			fuse_reply_entry(req, &p);
+		else
+			fuse_reply_err(req, ENOMEM);
+	} else {
+		fuse_reply_err(req, -r);
+	}
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	views_forget(fs_of(req), ino, nlookup);
+	fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < n; i++)
+		views_forget(fs_of(req), forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+static void make(fuse_req_t req, fuse_ino_t parent, const char *name, const struct node_new *n)
+{
+	struct caller who = caller_of(req);
+	int r = check_change(parent, name);
+	struct reply *reply;
+
+	count(fs_of(req), REQUEST_NAMES);
+	if (r == 0 && strlen(name) > META_NAME_MAX)
+		r = -ENAMETOOLONG;
+	reply = reply_new(req, REPLY_ENTRY, node_view(parent));
+	if (reply == NULL)
+		return;
+	if (r == 0)
+		r = store_make(fs_of(req)->store, &who, node_id(parent), name, n, &reply->e, &reply->c);
+	reply_end(reply, r);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	make(req, parent, name, &(struct node_new){ .mode = S_IFDIR | (mode & 07777) });
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	if (node_view(parent) == VIEW_FUTURE) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	make(req, parent, name, &(struct node_new){ .mode = mode, .rdev = rdev });
+}
+
+static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	if (strlen(target) >= PATH_MAX) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	make(req, parent, name, &(struct node_new){ .mode = S_IFLNK | 0777, .target = target });
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	char target[PATH_MAX];
+	int r = store_readlink(fs_of(req)->store, node_id(ino), target);
+
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_readlink(req, target);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	struct caller who = caller_of(req);
+	int r = check_change(parent, name);
+	struct reply *reply;
+
+	count(fs_of(req), REQUEST_NAMES);
+	if (r == 0 && (node_view(ino) != VIEW_KEYS || node_view(parent) != VIEW_KEYS))
+		r = -EPERM;
+	if (r == 0 && strlen(name) > META_NAME_MAX)
+		r = -ENAMETOOLONG;
+	reply = reply_new(req, REPLY_ENTRY, VIEW_KEYS);
+	if (reply == NULL)
+		return;
+	if (r == 0)
+		r = store_link(fs_of(req)->store, &who, node_id(ino), node_id(parent), name, &reply->e, &reply->c);
+	reply_end(reply, r);
+}
+
+static void take_away(fuse_req_t req, fuse_ino_t parent, const char *name,
+		      int (*how)(struct store *, const struct caller *, uint64_t, const char *, struct meta_commit *))
+{
+	struct caller who = caller_of(req);
+	int r = check_change(parent, name);
+	struct reply *reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
+
+	count(fs_of(req), REQUEST_NAMES);
+	if (reply == NULL)
+		return;
+	if (r == 0)
+		r = how(fs_of(req)->store, &who, node_id(parent), name, &reply->c);
+	reply_end(reply, r);
+}
+
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	take_away(req, parent, name, store_unlink);
+}
+
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	take_away(req, parent, name, store_rmdir);
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to, const char *to_name,
+		      unsigned flags)
+{
+	struct caller who = caller_of(req);
+	int r = check_change(parent, name);
+	struct reply *reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
+
+	count(fs_of(req), REQUEST_NAMES);
+	if (reply == NULL)
+		return;
+	if (r == 0)
+		r = check_change(to, to_name);
+	if (r == 0 && (node_view(parent) != VIEW_KEYS || node_view(to) != VIEW_KEYS))
+		r = -EPERM;
+	if (r == 0 && strlen(to_name) > META_NAME_MAX)
+		r = -ENAMETOOLONG;
+	if (r == 0)
+		r = store_rename(fs_of(req)->store, &who, node_id(parent), name, node_id(to), to_name, flags, &reply->c);
+	reply_end(reply, r);
+}
+
+void ops_names(struct fuse_lowlevel_ops *ops)
+{
+	ops->lookup = op_lookup;
+	ops->forget = op_forget;
+	ops->forget_multi = op_forget_multi;
+	ops->mkdir = op_mkdir;
+	ops->mknod = op_mknod;
+	ops->symlink = op_symlink;
+	ops->readlink = op_readlink;
+	ops->link = op_link;
+	ops->unlink = op_unlink;
+	ops->rmdir = op_rmdir;
+	ops->rename = op_rename;
+}

@@ -1,0 +1,490 @@
+/* Opening, creating and releasing files.
+ *
+ * An open that has to wait leaves its request unanswered and its thread free; core calls back when it is worth asking
+ * again. Such a request must be answered when the kernel says INTERRUPT, or its process cannot even be killed: it is
+ * kept in a registry by a number of its own, since libfuse may call the interrupt handler when the request has just
+ * been answered by somebody else. */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct open_request {
+	struct waiter waiter;
+	struct work work;
+	struct fs *fs;
+	fuse_req_t req;
+	fuse_ino_t ino;
+	struct caller who;
+	struct fuse_file_info fi;
+	uint64_t prepare;
+	bool truncates; /* truncate(2) of a path: open, cut, close */
+	bool absent;    /* below await/, and not there yet */
+	int64_t size;
+	uint64_t id; /* in the registry; 0: not in it */
+	bool arming, interrupted;
+	UT_hash_handle hh;
+};
+
+static void run(struct open_request *rq);
+
+static bool reads_without_waiting(const struct open_request *rq)
+{
+	return (rq->fi.flags & O_NONBLOCK) != 0 && (rq->fi.flags & O_ACCMODE) == O_RDONLY && !rq->truncates;
+}
+
+static void settled(struct handle *h)
+{
+	file_tell_pollers(h->front);
+}
+
+/* The registry */
+
+static void deregister(struct open_request *rq)
+{
+	struct fs *fs = rq->fs;
+
+	if (rq->id == 0)
+		return;
+	pthread_mutex_lock(&fs->waiting_lock);
+	HASH_DELETE(hh, fs->waiting, rq);
+	pthread_mutex_unlock(&fs->waiting_lock);
+	rq->id = 0;
+}
+
+static void fail(struct open_request *rq, int error)
+{
+	deregister(rq);
+	fuse_reply_err(rq->req, error == EBADMSG ? EIO : error);
+	free(rq);
+}
+
+static void interrupted(fuse_req_t req, void *data)
+{
+	struct fs *fs = fs_of(req);
+	uint64_t id = (uint64_t)(uintptr_t)data;
+	struct open_request *rq;
+	bool ours = false;
+
+	pthread_mutex_lock(&fs->waiting_lock);
+	HASH_FIND(hh, fs->waiting, &id, sizeof(id), rq);
+	if (rq != NULL && rq->arming)
+		rq->interrupted = true;
+	else if (rq != NULL)
+		ours = store_cancel_wait(fs->store, &rq->waiter);
+	pthread_mutex_unlock(&fs->waiting_lock);
+	if (ours)
+		fail(rq, EINTR);
+}
+
+static void woken(struct waiter *w, int r)
+{
+	struct open_request *rq = (struct open_request *)w;
+
+	if (r < 0)
+		fail(rq, -r);
+	else
+		run(rq);
+}
+
+/* From here on the request can be interrupted. False when it has been. */
+static bool arm(struct open_request *rq)
+{
+	struct fs *fs = rq->fs;
+	bool stop;
+
+	rq->waiter.wake = woken;
+	rq->arming = true;
+	pthread_mutex_lock(&fs->waiting_lock);
+	rq->id = ++fs->next_waiting;
+	HASH_ADD(hh, fs->waiting, id, sizeof(rq->id), rq);
+	pthread_mutex_unlock(&fs->waiting_lock);
+	fuse_req_interrupt_func(rq->req, interrupted, (void *)(uintptr_t)rq->id);
+	pthread_mutex_lock(&fs->waiting_lock);
+	rq->arming = false;
+	stop = rq->interrupted;
+	pthread_mutex_unlock(&fs->waiting_lock);
+	return !stop;
+}
+
+/* The outcomes */
+
+static void give(struct open_request *rq, struct handle *h)
+{
+	struct file *f = file_new(rq->fs, FILE_DATA);
+
+	if (f == NULL) {
+		store_release(h);
+		fail(rq, ENOMEM);
+		return;
+	}
+	f->h = h;
+	f->ino = rq->ino;
+	if (reads_without_waiting(rq))
+		handle_on_settle(h, settled, f);
+	deregister(rq);
+	passthrough_reply(f, rq->req, &rq->fi, NULL);
+	free(rq);
+}
+
+struct truncation {
+	struct reply reply;
+	struct handle *h;
+	struct fs *fs;
+};
+
+static void truncated(struct meta_commit *c, int r)
+{
+	struct truncation *t = (struct truncation *)c;
+	fuse_ino_t ino = handle_vid(t->h);
+	struct entry e;
+	struct stat st;
+
+	if (r < 0)
+		store_poison(t->h, -r);
+	store_release(t->h);
+	if (r == 0)
+		r = store_getattr(t->fs->store, ino, &e);
+	if (r < 0)
+		fuse_reply_err(t->reply.req, -r);
+	else
+		fuse_reply_attr(t->reply.req, &st, reply_attr(VIEW_KEYS, &e, &st));
+	free(t);
+}
+
+static void cut(struct open_request *rq, struct handle *h)
+{
+	struct truncation *t = calloc(1, sizeof(*t));
+	int r = t == NULL ? -ENOMEM : store_ftruncate(h, rq->size);
+
+	if (r < 0) {
+		store_poison(h, -r);
+		store_release(h);
+		free(t);
+		fail(rq, -r);
+		return;
+	}
+	t->reply.c.done = truncated;
+	t->reply.req = rq->req;
+	t->h = h;
+	t->fs = rq->fs;
+	deregister(rq);
+	r = store_flush(h, &rq->who, &t->reply.c);
+	free(rq);
+	if (r < 0)
+		truncated(&t->reply.c, r);
+}
+
+static void prepare(struct work *w)
+{
+	struct open_request *rq = (struct open_request *)((char *)w - offsetof(struct open_request, work));
+	int r = store_prepare(rq->fs->store, rq->prepare);
+
+	if (r < 0)
+		fail(rq, -r);
+	else
+		run(rq);
+}
+
+static int unsettled(struct open_request *rq, struct handle **h)
+{
+	char name[META_NAME_MAX + 1];
+	uint64_t parent;
+
+	if (!rq->absent)
+		return store_open_unsettled(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, h);
+	if (!views_absent_key(rq->fs, rq->ino, &parent, name))
+		return -ESTALE;
+	return store_await_unsettled(rq->fs->store, &rq->who, parent, name, rq->fi.flags, h);
+}
+
+static int attempt_absent(struct open_request *rq)
+{
+	char name[META_NAME_MAX + 1];
+	uint64_t parent;
+	int r;
+
+	if (reads_without_waiting(rq) || rq->id == 0)
+		return STORE_MUST_WAIT;
+	if (!views_absent_key(rq->fs, rq->ino, &parent, name))
+		return -ESTALE;
+	r = store_await(rq->fs->store, &rq->who, parent, name, &rq->waiter);
+	return r == 0 ? -ESTALE : r; /* it is there now: look the name up again */
+}
+
+static int attempt(struct open_request *rq, struct handle **h)
+{
+	if (rq->absent)
+		return attempt_absent(rq);
+	return store_open(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, rq->id != 0 ? &rq->waiter : NULL, h,
+			  &rq->prepare);
+}
+
+static void run(struct open_request *rq)
+{
+	struct handle *h = NULL;
+	int r;
+
+	for (;;) {
+		r = attempt(rq, &h);
+		if (r == STORE_WAITING)
+			return; /* it may be answered by now */
+		if (r == STORE_PREPARE && !store_prepare_is_quick(rq->fs->store, rq->prepare)) {
+			rq->work.run = prepare;
+			workers_queue(rq->fs->workers, &rq->work);
+			return;
+		}
+		if (r == STORE_PREPARE)
+			r = store_prepare(rq->fs->store, rq->prepare);
+		else if (r == STORE_MUST_WAIT && reads_without_waiting(rq))
+			r = unsettled(rq, &h);
+		else if (r == STORE_MUST_WAIT)
+			r = arm(rq) ? 0 : -EINTR;
+		if (r < 0) {
+			fail(rq, -r);
+			return;
+		}
+		if (h == NULL)
+			continue;
+		if (rq->truncates)
+			cut(rq, h);
+		else
+			give(rq, h);
+		return;
+	}
+}
+
+static struct open_request *new_request(fuse_req_t req, fuse_ino_t ino)
+{
+	struct open_request *rq = calloc(1, sizeof(*rq));
+
+	if (rq == NULL) {
+		fuse_reply_err(req, ENOMEM);
+		return NULL;
+	}
+	rq->fs = fs_of(req);
+	rq->req = req;
+	rq->ino = ino;
+	rq->who = caller_of(req);
+	return rq;
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	bool write = (fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC) != 0;
+	enum view view = node_view(ino);
+	struct open_request *rq;
+
+	count(fs_of(req), REQUEST_OPEN);
+	if (view == VIEW_CONTROL) {
+		control_open(req, ino, fi);
+		return;
+	}
+	if (view == VIEW_FUTURE && write) {
+		views_future_open(req, ino, fi);
+		return;
+	}
+	if (write && (view == VIEW_AWAIT || view == VIEW_ABSENT)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	rq = new_request(req, ino);
+	if (rq == NULL)
+		return;
+	rq->fi = *fi;
+	rq->absent = view == VIEW_ABSENT;
+	run(rq);
+}
+
+void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size)
+{
+	struct open_request *rq = new_request(req, ino);
+
+	if (rq == NULL)
+		return;
+	rq->fi.flags = O_WRONLY | (size == 0 ? O_TRUNC : 0);
+	rq->truncates = true;
+	rq->size = size;
+	run(rq);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct caller who = caller_of(req);
+	struct fuse_entry_param p;
+	struct handle *h;
+	struct entry e;
+	struct file *f;
+	int r = 0;
+
+	count(fs, REQUEST_CREATE);
+	if (node_view(parent) == VIEW_FUTURE) {
+		views_future_create(req, parent, name, mode, fi);
+		return;
+	}
+	if (node_view(parent) != VIEW_KEYS || control_name_is_reserved(parent, name))
+		r = -EPERM;
+	if (r == 0 && strlen(name) > META_NAME_MAX)
+		r = -ENAMETOOLONG;
+	f = r == 0 ? file_new(fs, FILE_DATA) : NULL;
+	if (r == 0 && f == NULL)
+		r = -ENOMEM;
+	if (r == 0)
+		r = store_create(fs->store, &who, node_id(parent), name, mode, fi->flags, &e, &h);
+	if (r < 0) {
+		file_free(f);
+		fuse_reply_err(req, r == -EEXIST ? ESTALE : r == -EBADMSG ? EIO : -r);
+		return;
+	}
+	f->h = h;
+	f->ino = node_in(VIEW_KEYS, e.node);
+	reply_entry_param(VIEW_KEYS, &e, &p);
+	p.attr_timeout = 3600; /* the kernel keeps the size of what is written through it */
+	passthrough_reply(f, req, fi, &p);
+}
+
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct file *f = file_of(fi);
+	struct caller who = caller_of(req);
+	struct reply *reply;
+
+	count(f->fs, REQUEST_FLUSH);
+	if (f->h == NULL) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
+	if (reply != NULL)
+		reply_end(reply, store_flush(f->h, &who, &reply->c));
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct file *f = file_of(fi);
+
+	count(f->fs, REQUEST_RELEASE);
+	passthrough_release(f, req);
+	store_release(f->h);
+	file_free(f);
+	fuse_reply_err(req, 0);
+}
+
+struct fsync_request {
+	struct work work;
+	struct handle *h;
+	struct reply *reply;
+};
+
+static void sync_now(struct work *w)
+{
+	struct fsync_request *rq = (struct fsync_request *)w;
+
+	reply_end(rq->reply, store_fsync(rq->h, &rq->reply->c));
+	free(rq);
+}
+
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct file *f = file_of(fi);
+	struct fsync_request *rq;
+
+	count(f->fs, REQUEST_FSYNC);
+	if (f->h == NULL) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	rq = calloc(1, sizeof(*rq));
+	if (rq == NULL) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	rq->reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
+	if (rq->reply == NULL) {
+		free(rq);
+		return;
+	}
+	rq->h = f->h;
+	rq->work.run = sync_now;
+	workers_queue(f->fs->workers, &rq->work);
+}
+
+/* Files */
+
+struct file *file_new(struct fs *fs, int kind)
+{
+	struct file *f = calloc(1, sizeof(*f));
+
+	if (f == NULL)
+		return NULL;
+	f->fs = fs;
+	f->kind = kind;
+	pthread_mutex_init(&f->lock, NULL);
+	return f;
+}
+
+void file_free(struct file *f)
+{
+	if (f == NULL)
+		return;
+	listener_free(f->listener);
+	if (f->poll != NULL)
+		fuse_pollhandle_destroy(f->poll);
+	pthread_mutex_destroy(&f->lock);
+	free(f->text);
+	free(f);
+}
+
+void file_tell_pollers(struct file *f)
+{
+	struct fuse_pollhandle *ph;
+
+	pthread_mutex_lock(&f->lock);
+	ph = f->poll;
+	f->poll = NULL;
+	pthread_mutex_unlock(&f->lock);
+	if (ph != NULL) {
+		fuse_lowlevel_notify_poll(ph);
+		fuse_pollhandle_destroy(ph);
+	}
+}
+
+static unsigned readiness(struct file *f)
+{
+	if (f->kind == FILE_EVENTS)
+		return listener_readable(f->listener) ? POLLIN : 0;
+	if (f->h != NULL && handle_settled(f->h) == -EAGAIN)
+		return 0;
+	return POLLIN | POLLOUT;
+}
+
+static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
+{
+	struct file *f = file_of(fi);
+	struct fuse_pollhandle *old = NULL;
+
+	count(f->fs, REQUEST_POLL);
+	pthread_mutex_lock(&f->lock);
+	if (ph != NULL) {
+		old = f->poll;
+		f->poll = ph;
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (old != NULL)
+		fuse_pollhandle_destroy(old);
+	fuse_reply_poll(req, readiness(f)); /* looked at after listing, so no change is missed */
+}
+
+void ops_open(struct fuse_lowlevel_ops *ops)
+{
+	ops->open = op_open;
+	ops->create = op_create;
+	ops->flush = op_flush;
+	ops->release = op_release;
+	ops->fsync = op_fsync;
+	ops->poll = op_poll;
+}

@@ -1,0 +1,304 @@
+/* Kernel passthrough: reads, writes and mmaps of an open file go to its data file without asking us.
+ *
+ * An inode can have one backing file at a time, so backing files are kept by node and counted by opens. An open that
+ * must go through us although others of the same node do not (a reader with O_NONBLOCK, a writer that could not be
+ * redirected) takes the same backing file and asks for direct I/O. Without passthrough everything goes through us.
+ *
+ * libfuse knows passthrough from 3.17 on. Before that the answers to INIT, OPEN and CREATE are completed on their way
+ * to the kernel. */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+struct backing {
+	fuse_ino_t ino;
+	int id;
+	unsigned users;
+	UT_hash_handle hh;
+};
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+
+int passthrough_setup(struct fs *fs)
+{
+	return 0;
+}
+
+void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn)
+{
+	bool can = (conn->capable & FUSE_CAP_PASSTHROUGH) != 0 && geteuid() == 0 &&
+		   fs->options.passthrough != PASSTHROUGH_OFF;
+
+	if (can) {
+		conn->want |= FUSE_CAP_PASSTHROUGH;
+		conn->max_backing_stack_depth = 1;
+	}
+	atomic_store(&fs->passthrough, can);
+}
+
+static int backing_open(fuse_req_t req, struct fs *fs, int fd)
+{
+	int id = fuse_passthrough_open(req, fd);
+
+	return id > 0 ? id : -EPERM;
+}
+
+static void backing_close(struct fs *fs, fuse_req_t req, int id)
+{
+	fuse_passthrough_close(req, id);
+}
+
+static void announce(struct fuse_file_info *fi, int id)
+{
+	fi->backing_id = id;
+}
+
+static void announced(void)
+{
+}
+
+#else
+
+/* From linux/fuse.h 7.40 and newer; Debian 12's is older. */
+#define INIT_OPCODE 26
+#define INIT_EXT (1U << 30)
+#define INIT_PASSTHROUGH_2 (1U << (37 - 32))
+#define OPEN_PASSTHROUGH (1U << 7)
+
+struct in_header {
+	uint32_t len, opcode;
+	uint64_t unique;
+	uint64_t rest[3];
+};
+
+struct init_in {
+	uint32_t major, minor, max_readahead, flags, flags2;
+};
+
+struct out_header {
+	uint32_t len;
+	int32_t error;
+	uint64_t unique;
+};
+
+struct init_out {
+	uint32_t major, minor, max_readahead, flags;
+	uint16_t max_background, congestion_threshold;
+	uint32_t max_write, time_gran;
+	uint16_t max_pages, map_alignment;
+	uint32_t flags2, max_stack_depth;
+};
+
+struct open_out {
+	uint64_t fh;
+	uint32_t open_flags;
+	int32_t backing_id;
+};
+
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+
+#define BACKING_OPEN _IOW(229, 1, struct backing_map)
+#define BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+static _Thread_local int announced_id; /* of the open that this thread is answering */
+
+static bool offers_passthrough(const struct init_in *in)
+{
+	return in->major == 7 && in->minor >= 40 && (in->flags & INIT_EXT) != 0 && (in->flags2 & INIT_PASSTHROUGH_2) != 0;
+}
+
+static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
+{
+	ssize_t n = read(fd, buf, size);
+	const struct in_header *h = buf;
+
+	/* INIT is the first request and comes once; nothing else is answered before it */
+	if (n >= (ssize_t)(sizeof(*h) + sizeof(struct init_in)) && h->opcode == INIT_OPCODE) {
+		struct fs *fs = userdata;
+
+		atomic_store(&fs->passthrough, offers_passthrough((const struct init_in *)(h + 1)));
+		announced_id = -1;
+	}
+	return n;
+}
+
+static void complete_init(struct iovec *iov)
+{
+	struct init_out *out = iov[1].iov_base;
+
+	out->flags |= INIT_EXT;
+	out->flags2 |= INIT_PASSTHROUGH_2;
+	out->max_stack_depth = 1;
+}
+
+/* OPEN is answered with an open_out, CREATE with an entry_out and an open_out behind it. */
+static void complete_open(struct iovec *iov)
+{
+	struct open_out *out = (struct open_out *)((char *)iov[1].iov_base + iov[1].iov_len - sizeof(*out));
+
+	out->open_flags |= OPEN_PASSTHROUGH;
+	out->backing_id = announced_id;
+}
+
+static ssize_t write_reply(int fd, struct iovec *iov, int n, void *userdata)
+{
+	const struct out_header *h = iov[0].iov_base;
+	struct fs *fs = userdata;
+
+	if (announced_id == -1 && n == 2 && iov[1].iov_len >= sizeof(struct init_out)) {
+		if (h->error == 0 && atomic_load(&fs->passthrough))
+			complete_init(iov);
+		announced_id = 0;
+	} else if (announced_id > 0 && n == 2 && h->error == 0 && iov[1].iov_len >= sizeof(struct open_out)) {
+		complete_open(iov);
+	}
+	return writev(fd, iov, n);
+}
+
+int passthrough_setup(struct fs *fs)
+{
+	static const struct fuse_custom_io io = { .writev = write_reply, .read = read_request };
+
+	if (geteuid() != 0 || fs->options.passthrough == PASSTHROUGH_OFF)
+		return 0;
+	return fuse_session_custom_io(fs->se, &io, fuse_session_fd(fs->se));
+}
+
+void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn)
+{
+	/* read_request has found out */
+}
+
+static int backing_open(fuse_req_t req, struct fs *fs, int fd)
+{
+	struct backing_map map = { .fd = fd };
+	int id = ioctl(fuse_session_fd(fs->se), BACKING_OPEN, &map);
+
+	return id > 0 ? id : -errno;
+}
+
+static void backing_close(struct fs *fs, fuse_req_t req, int id)
+{
+	uint32_t u = (uint32_t)id;
+
+	ioctl(fuse_session_fd(fs->se), BACKING_CLOSE, &u);
+}
+
+static void announce(struct fuse_file_info *fi, int id)
+{
+	announced_id = id;
+}
+
+static void announced(void)
+{
+	announced_id = 0;
+}
+
+#endif
+
+static void refused(struct fs *fs, int error)
+{
+	if (error == EPERM || error == EOPNOTSUPP || error == ENOTTY || error == ENOSYS || error == EINVAL) {
+		if (atomic_exchange(&fs->passthrough, false))
+			fprintf(stderr, "promisefs: the kernel refuses passthrough (%s): data goes through the daemon\n",
+				strerror(error));
+	}
+}
+
+/* The backing file of a node, made of fd when it has none; fd -1: only if it has one. 0 none, else its id. */
+static int backing_get(struct file *f, fuse_req_t req, int fd)
+{
+	struct fs *fs = f->fs;
+	struct backing *b;
+	int id = 0;
+
+	pthread_mutex_lock(&fs->backing_lock);
+	HASH_FIND(hh, fs->backings, &f->ino, sizeof(f->ino), b);
+	if (b == NULL && fd >= 0 && (b = calloc(1, sizeof(*b))) != NULL) {
+		b->ino = f->ino;
+		b->id = backing_open(req, fs, fd);
+		if (b->id < 0) {
+			refused(fs, -b->id);
+			free(b);
+			b = NULL;
+		} else {
+			HASH_ADD(hh, fs->backings, ino, sizeof(b->ino), b);
+		}
+	}
+	if (b != NULL) {
+		b->users++;
+		id = b->id;
+		f->backed = true;
+	}
+	pthread_mutex_unlock(&fs->backing_lock);
+	return id;
+}
+
+static void backing_put(struct file *f, fuse_req_t req)
+{
+	struct fs *fs = f->fs;
+	struct backing *b;
+
+	if (!f->backed)
+		return;
+	pthread_mutex_lock(&fs->backing_lock);
+	HASH_FIND(hh, fs->backings, &f->ino, sizeof(f->ino), b);
+	if (b != NULL && --b->users == 0) {
+		HASH_DELETE(hh, fs->backings, b);
+		backing_close(fs, req, b->id);
+		free(b);
+	}
+	pthread_mutex_unlock(&fs->backing_lock);
+	f->backed = false;
+}
+
+/* Through us, because what the node's data file has is not what this open is to see. */
+static bool is_detour(const struct file *f)
+{
+	return f->h->unsettled || handle_vid(f->h) != node_id(f->ino);
+}
+
+static int choose(struct file *f, fuse_req_t req, struct fuse_file_info *fi)
+{
+	bool detour = is_detour(f);
+	int id = 0;
+
+	if (atomic_load(&f->fs->passthrough))
+		id = backing_get(f, req, detour ? -1 : handle_fd(f->h));
+	/* Nobody may have the node cached while passthrough is in use: the two exclude each other. */
+	fi->direct_io = detour || (id == 0 && atomic_load(&f->fs->passthrough));
+	fi->keep_cache = !fi->direct_io && id == 0 && !f->h->writer && handle_is_final(f->h);
+	fi->noflush = !f->h->writer;
+	return id;
+}
+
+void passthrough_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi, const struct fuse_entry_param *p)
+{
+	int id = choose(f, req, fi), r;
+
+	fi->fh = (uintptr_t)f;
+	if (id > 0)
+		announce(fi, id);
+	r = p != NULL ? fuse_reply_create(req, p, fi) : fuse_reply_open(req, fi);
+	announced();
+	if (r < 0) { /* interrupted at the last moment: nobody will release it */
+		backing_put(f, NULL);
+		store_release(f->h);
+		file_free(f);
+	}
+}
+
+void passthrough_release(struct file *f, fuse_req_t req)
+{
+	backing_put(f, req);
+}

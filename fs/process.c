@@ -1,0 +1,131 @@
+#include "fs/process.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/* Reads a small file of /proc as a string. */
+static bool read_text(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = read(fd, buf, size - 1);
+	close(fd);
+	buf[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
+static const char *field(const char *text, const char *name)
+{
+	const char *at = strstr(text, name);
+
+	return at == NULL ? NULL : at + strlen(name) + strspn(at + strlen(name), " \t");
+}
+
+/* The last number of /proc/TID/stat is the exit code as wait(2) gives it: its low seven bits are the signal. */
+static enum fate exiting_fate(int32_t tid)
+{
+	char path[48], text[1024], *last;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	if (!read_text(path, text, sizeof(text)))
+		return FATE_EXITED;
+	last = strrchr(text, ' ');
+	return last != NULL && (strtoul(last, NULL, 10) & 0x7f) != 0 ? FATE_KILLED : FATE_EXITED;
+}
+
+void process_look(int32_t tid, struct process *p)
+{
+	char path[48], text[2048];
+	const char *name, *tgid;
+	size_t len;
+
+	*p = (struct process){ .pid = tid };
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	if (tid == 0 || !read_text(path, text, sizeof(text)))
+		return;
+	name = field(text, "Name:");
+	tgid = field(text, "\nTgid:");
+	if (name != NULL) {
+		len = strcspn(name, "\n");
+		memcpy(p->command, name, len < sizeof(p->command) - 1 ? len : sizeof(p->command) - 1);
+	}
+	if (tgid != NULL)
+		p->pid = (int32_t)strtol(tgid, NULL, 10);
+	p->fate = strstr(text, "\nVmSize:") != NULL ? FATE_ALIVE : exiting_fate(tid);
+}
+
+static bool writable(int32_t tid, const char *fd)
+{
+	char path[320], text[512];
+	const char *flags;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", tid, fd);
+	if (!read_text(path, text, sizeof(text)))
+		return false;
+	flags = field(text, "flags:");
+	return flags != NULL && (strtoul(flags, NULL, 8) & O_ACCMODE) != O_RDONLY;
+}
+
+bool process_holds(int32_t tid, dev_t dev, uint64_t ino)
+{
+	char path[48];
+	struct dirent *e;
+	struct statx sx;
+	bool holds = false;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", tid);
+	dir = tid == 0 ? NULL : opendir(path);
+	if (dir == NULL)
+		return false;
+	while (!holds && (e = readdir(dir)) != NULL) {
+		/* DONT_SYNC: what the kernel has of the inode is enough, and asks us nothing */
+		if (!isdigit((unsigned char)e->d_name[0]) ||
+		    statx(dirfd(dir), e->d_name, AT_STATX_DONT_SYNC, STATX_INO, &sx) < 0)
+			continue;
+		holds = sx.stx_ino == ino && makedev(sx.stx_dev_major, sx.stx_dev_minor) == dev && writable(tid, e->d_name);
+	}
+	closedir(dir);
+	return holds;
+}
+
+static bool is_one_of(int32_t pid, const int32_t *pids, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (pids[i] == pid)
+			return true;
+	return false;
+}
+
+bool process_others_hold(dev_t dev, uint64_t ino, const int32_t *tids, unsigned n)
+{
+	int32_t *pids = calloc(n + 1, sizeof(*pids));
+	struct dirent *e;
+	struct process p;
+	bool holds = false;
+	DIR *proc = opendir("/proc");
+
+	for (unsigned i = 0; pids != NULL && i < n; i++) {
+		process_look(tids[i], &p);
+		pids[i] = p.pid;
+	}
+	while (proc != NULL && pids != NULL && !holds && (e = readdir(proc)) != NULL) {
+		int32_t pid = (int32_t)strtol(e->d_name, NULL, 10);
+
+		holds = pid > 0 && !is_one_of(pid, pids, n) && process_holds(pid, dev, ino);
+	}
+	if (proc != NULL)
+		closedir(proc);
+	free(pids);
+	return holds;
+}

@@ -1,0 +1,18 @@
+/* What /proc tells about the processes that use the mount.
+ *
+ * Reading /proc/PID/stat, maps or cmdline of a process that is inside exec while it waits for our answer deadlocks both:
+ * `status` is read first, and `stat` only of a task that has no memory any more, which exec cannot be. */
+#pragma once
+
+#include "core/store.h"
+
+#include <sys/types.h>
+
+/* Name, process id and fate of thread tid. A thread that is not found (0, another PID namespace) is alive. */
+void process_look(int32_t tid, struct process *p);
+
+/* Does the process of tid have inode ino of device dev open for writing? Sends no request to the mount. */
+bool process_holds(int32_t tid, dev_t dev, uint64_t ino);
+
+/* Does any process but those of the n threads at tids? */
+bool process_others_hold(dev_t dev, uint64_t ino, const int32_t *tids, unsigned n);

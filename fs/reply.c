@@ -1,0 +1,98 @@
+/* Answers: how entries and attributes look to FUSE, and answers that wait for the catalog. */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Names and attributes change only through this mount, and the kernel sees those changes, so what is settled may be
+ * cached for long. Directories change through the views below .promisefs, too. */
+#define STABLE_SECONDS 3600.0
+#define DIRECTORY_SECONDS 1.0
+
+static struct timespec timespec_of(int64_t ns)
+{
+	struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+
+	if (ts.tv_nsec < 0) { /* before 1970 */
+		ts.tv_nsec += 1000000000;
+		ts.tv_sec--;
+	}
+	return ts;
+}
+
+double reply_attr(enum view view, const struct entry *e, struct stat *st)
+{
+	const struct meta_object *o = &e->o;
+
+	*st = (struct stat){
+		.st_ino = node_in(view, e->node), .st_mode = o->mode, .st_nlink = o->nlink, .st_uid = o->uid,
+		.st_gid = o->gid, .st_rdev = o->rdev, .st_size = o->size, .st_blocks = o->blocks, .st_blksize = 4096,
+		.st_atim = timespec_of(o->atime), .st_mtim = timespec_of(o->mtime), .st_ctim = timespec_of(o->ctime),
+	};
+	if (S_ISDIR(o->mode)) {
+		st->st_size = 4096;
+		return view == VIEW_KEYS ? DIRECTORY_SECONDS : 0;
+	}
+	return view == VIEW_KEYS && e->stable ? STABLE_SECONDS : 0;
+}
+
+void reply_entry_param(enum view view, const struct entry *e, struct fuse_entry_param *p)
+{
+	*p = (struct fuse_entry_param){ .ino = node_in(view, e->node), .generation = 1 };
+	p->attr_timeout = reply_attr(view, e, &p->attr);
+	if (view == VIEW_KEYS && (e->stable || S_ISDIR(e->o.mode)))
+		p->entry_timeout = STABLE_SECONDS;
+}
+
+static void answer(struct reply *r)
+{
+	struct fuse_entry_param p;
+	struct stat st;
+	double timeout;
+
+	switch (r->kind) {
+	case REPLY_ENTRY:
+		reply_entry_param(r->view, &r->e, &p);
+		fuse_reply_entry(r->req, &p);
+		break;
+	case REPLY_ATTR:
+		timeout = reply_attr(r->view, &r->e, &st);
+		fuse_reply_attr(r->req, &st, timeout);
+		break;
+	case REPLY_ERR:
+		fuse_reply_err(r->req, 0);
+		break;
+	}
+}
+
+static void recorded(struct meta_commit *c, int result)
+{
+	struct reply *r = (struct reply *)c;
+
+	if (result < 0)
+		fuse_reply_err(r->req, result == -EBADMSG ? EIO : -result);
+	else
+		answer(r);
+	free(r);
+}
+
+struct reply *reply_new(fuse_req_t req, int kind, enum view view)
+{
+	struct reply *r = calloc(1, sizeof(*r));
+
+	if (r == NULL) {
+		fuse_reply_err(req, ENOMEM);
+		return NULL;
+	}
+	r->c.done = recorded;
+	r->req = req;
+	r->kind = kind;
+	r->view = view;
+	return r;
+}
+
+void reply_end(struct reply *r, int result)
+{
+	if (result < 0)
+		recorded(&r->c, result);
+}

@@ -1,0 +1,173 @@
+/* The views future/ and await/ of the key space. What is there has the node that it has everywhere, marked with the
+ * view; what somebody awaits and is not there has a number from a table here, until the kernel forgets it. */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct absent_node {
+	uint64_t id;
+	uint64_t parent;
+	uint64_t lookups;
+	char name[META_NAME_MAX + 1];
+	UT_hash_handle hh;
+};
+
+void views_absent_stat(fuse_ino_t ino, struct stat *st)
+{
+	*st = (struct stat){ .st_ino = ino, .st_mode = S_IFREG | 0444, .st_nlink = 1, .st_blksize = 4096 };
+}
+
+void views_absent(struct fs *fs, uint64_t parent, const char *name, struct fuse_entry_param *p)
+{
+	struct absent_node *n = calloc(1, sizeof(*n));
+
+	*p = (struct fuse_entry_param){ .generation = 1 };
+	if (n == NULL)
+		return;
+	n->parent = parent;
+	n->lookups = 1;
+	strcpy(n->name, name);
+	pthread_mutex_lock(&fs->absent_lock);
+	n->id = ++fs->next_absent;
+	HASH_ADD(hh, fs->absent, id, sizeof(n->id), n);
+	pthread_mutex_unlock(&fs->absent_lock);
+	p->ino = node_in(VIEW_ABSENT, n->id);
+	views_absent_stat(p->ino, &p->attr);
+}
+
+bool views_absent_key(struct fs *fs, fuse_ino_t ino, uint64_t *parent, char name[static META_NAME_MAX + 1])
+{
+	uint64_t id = node_id(ino);
+	struct absent_node *n;
+
+	pthread_mutex_lock(&fs->absent_lock);
+	HASH_FIND(hh, fs->absent, &id, sizeof(id), n);
+	if (n != NULL) {
+		*parent = n->parent;
+		strcpy(name, n->name);
+	}
+	pthread_mutex_unlock(&fs->absent_lock);
+	return n != NULL;
+}
+
+void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup)
+{
+	uint64_t id = node_id(ino);
+	struct absent_node *n;
+
+	if (node_view(ino) != VIEW_ABSENT)
+		return;
+	pthread_mutex_lock(&fs->absent_lock);
+	HASH_FIND(hh, fs->absent, &id, sizeof(id), n);
+	if (n != NULL && (n->lookups -= nlookup < n->lookups ? nlookup : n->lookups) == 0) {
+		HASH_DELETE(hh, fs->absent, n);
+		free(n);
+	}
+	pthread_mutex_unlock(&fs->absent_lock);
+}
+
+/* future/: opening for writing declares; the first byte that is written begins a draft, which sets the future. */
+
+struct declaring {
+	struct reply reply;
+	struct file *file;
+	struct fuse_file_info fi;
+	bool creates;
+};
+
+static void declared(struct meta_commit *c, int r)
+{
+	struct declaring *d = (struct declaring *)c;
+	struct fuse_entry_param p;
+
+	if (r < 0) {
+		file_free(d->file);
+		fuse_reply_err(d->reply.req, r == -EBADMSG ? EIO : -r);
+		free(d);
+		return;
+	}
+	if (d->creates) {
+		reply_entry_param(VIEW_FUTURE, &d->reply.e, &p);
+		d->file->ino = p.ino;
+		r = fuse_reply_create(d->reply.req, &p, &d->fi);
+	} else {
+		r = fuse_reply_open(d->reply.req, &d->fi);
+	}
+	if (r < 0)
+		file_free(d->file);
+	free(d);
+}
+
+static struct declaring *declaring(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct declaring *d = calloc(1, sizeof(*d));
+	struct file *f = file_new(fs_of(req), FILE_FUTURE);
+
+	if (d == NULL || f == NULL) {
+		free(d);
+		file_free(f);
+		fuse_reply_err(req, ENOMEM);
+		return NULL;
+	}
+	f->ino = ino;
+	d->reply.c.done = declared;
+	d->reply.req = req;
+	d->file = f;
+	d->fi = *fi;
+	d->fi.fh = (uintptr_t)f;
+	d->fi.direct_io = 1;
+	return d;
+}
+
+void views_future_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct caller who = caller_of(req);
+	struct declaring *d;
+	int r;
+
+	if (strlen(name) > META_NAME_MAX) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	if (control_name_is_reserved(node_id(parent), name)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	d = declaring(req, 0, fi);
+	if (d == NULL)
+		return;
+	d->creates = true;
+	r = store_declare(fs_of(req)->store, &who, node_id(parent), name, mode, &d->reply.e, &d->reply.c);
+	if (r < 0)
+		declared(&d->reply.c, r);
+}
+
+void views_future_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct caller who = caller_of(req);
+	struct declaring *d = declaring(req, ino, fi);
+	int r;
+
+	if (d == NULL)
+		return;
+	r = store_redeclare(fs_of(req)->store, &who, node_id(ino), &d->reply.c);
+	if (r < 0)
+		declared(&d->reply.c, r);
+}
+
+int views_future_begin(struct file *f, const struct caller *who)
+{
+	struct store *st = f->fs->store;
+	uint64_t vid;
+	int r;
+
+	do {
+		r = store_open(st, who, node_id(f->ino), O_WRONLY, NULL, &f->h, &vid);
+		if (r == STORE_PREPARE)
+			r = store_prepare(st, vid) < 0 ? -EIO : STORE_PREPARE;
+	} while (r == STORE_PREPARE);
+	return r == -ESTALE ? -EEXIST : r == STORE_MUST_WAIT ? -EBUSY : r; /* stale: somebody has set it meanwhile */
+}

@@ -1,0 +1,13 @@
+/* A few threads for what may block (fsync, copying, hashing), so that the threads that answer the kernel never do. */
+#pragma once
+
+struct work {
+	void (*run)(struct work *w); /* may free w */
+	struct work *next;
+};
+
+struct workers;
+
+int workers_new(unsigned max, struct workers **ret); /* threads start when there is something to do */
+void workers_free(struct workers *ws);               /* finishes what was queued. NULL is fine */
+void workers_queue(struct workers *ws, struct work *w);
