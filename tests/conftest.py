@@ -1,0 +1,223 @@
+"""Fixtures: `mnt` (a private directory in a shared mount, for both data paths) and `new_mount` (a mount of one's own)."""
+import itertools
+import os
+import platform
+import re
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import pfs
+
+TIMEOUT = 60
+DATA_PATHS = {"passthrough": "passthrough=on", "fallback": "passthrough=off"}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--stress-seconds", type=float, default=20, help="how long each stress test runs (20)")
+    parser.addoption("--stress-seed", type=int, default=None, help="replay a stress test with this seed")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "core: the part of the suite that is also run by an unprivileged user")
+    config.addinivalue_line("markers", "needs_root: needs root's rights")
+    config.addinivalue_line("markers", "slow: takes long, left out of quick and sanitized runs")
+    config.addinivalue_line("markers", "timeout(seconds): end the test then")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
+        if item.get_closest_marker("needs_root") and not pfs.IS_ROOT:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(tryfirst=True, hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Show what the daemons said when a test failed."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for mount in getattr(item, "mounts", []):
+            report.sections.append((f"daemon on {mount.root}", mount.tail()))
+
+
+def seconds_of(node):
+    return node.get_closest_marker("timeout").args[0]
+
+
+# ---- what this machine can do ----------------------------------------------------------------------------------------
+
+def why_no_passthrough():
+    """None if this process may use kernel passthrough, else the reason why not."""
+    release = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
+    if not pfs.IS_ROOT:
+        return "passthrough needs root"
+    if release < (6, 9):
+        return f"passthrough needs kernel 6.9, this is {platform.release()}"
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        return "passthrough needs root of the machine, this is a user namespace"
+    capabilities = int(re.search(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())[1], 16)
+    return None if capabilities >> 21 & 1 else "passthrough needs CAP_SYS_ADMIN"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fuse():
+    """Skip nothing quietly: without the command or without FUSE no test can say anything."""
+    if not os.access(pfs.binary(), os.X_OK):
+        pytest.exit(f"{pfs.binary()}: no such command; build it or set PROMISEFS_BIN", 3)
+    if not os.path.exists("/dev/fuse"):
+        pytest.exit("/dev/fuse does not exist: load the module fuse", 3)
+
+
+@pytest.fixture(scope="session")
+def scratch():
+    """A directory for everything that this session makes, on tmpfs if there is one."""
+    shm = "/dev/shm"
+    base = os.environ.get("PROMISEFS_TEST_TMP") or (shm if os.access(shm, os.W_OK) else tempfile.gettempdir())
+    path = Path(tempfile.mkdtemp(prefix="promisefs-test-", dir=base)).resolve()
+    path.chmod(0o755)
+    yield path
+    left = [point for point in pfs.mount_table() if point.startswith(f"{path}/")]
+    if not left:
+        shutil.rmtree(path, ignore_errors=True)
+    assert not left, f"still mounted: {left}"
+
+
+@pytest.fixture(scope="session")
+def watchdog():
+    dog = pfs.Watchdog()
+    yield dog
+    dog.close()
+
+
+@pytest.fixture(scope="session")
+def open_device():
+    """/dev/fuse as on an ordinary system: everybody may open it."""
+    before = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
+    if before & 0o666 == 0o666:
+        yield
+        return
+    try:
+        os.chmod("/dev/fuse", 0o666)
+    except OSError as error:
+        pytest.skip(f"/dev/fuse is closed to ordinary users and stays so: {error}")
+    yield
+    os.chmod("/dev/fuse", before)
+
+
+# ---- mounts ----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def numbers():
+    return itertools.count()
+
+
+@pytest.fixture(scope="session", params=list(DATA_PATHS))
+def data_path(request):
+    """The mount option of each data path that this machine has."""
+    reason = why_no_passthrough()
+    if request.param == "passthrough" and reason:
+        pytest.skip(reason)
+    return DATA_PATHS[request.param]
+
+
+def base_options():
+    return "allow_other" if pfs.IS_ROOT else ""
+
+
+class Pool:
+    """One mount for many tests; replaced when a test broke it."""
+
+    def __init__(self, scratch, numbers, watchdog, options):
+        self.scratch, self.numbers, self.watchdog, self.options = scratch, numbers, watchdog, options
+        self.mount = None
+
+    def get(self):
+        if self.mount is None or not self.mount.alive:
+            self.drop()
+            base = self.scratch / f"shared-{next(self.numbers)}"
+            self.mount = pfs.Mount(base, self.options, watchdog=self.watchdog)
+            self.mount.start()
+        return self.mount
+
+    def drop(self):
+        """Forget a broken mount."""
+        if self.mount:
+            self.mount.close()
+            self.mount.remove()
+            self.mount = None
+
+    def stop(self):
+        """Unmount in the ordinary way."""
+        if self.mount and self.mount.alive:
+            self.watchdog.arm(self.mount, 40)
+            self.mount.stop()
+        self.drop()
+
+
+@pytest.fixture(scope="module")
+def pool(scratch, numbers, watchdog, data_path):
+    options = ",".join(part for part in (base_options(), data_path) if part)
+    shared = Pool(scratch, numbers, watchdog, options)
+    yield shared
+    shared.stop()
+
+
+def directory_name(node, number):
+    return re.sub(r"\W+", "_", node.name)[:80] + f"-{number}"
+
+
+@pytest.fixture
+def mnt(request, pool, numbers):
+    """A Space: a directory of this test in a mount that the module shares, with both data paths."""
+    mount = pool.get()
+    request.node.mounts = [mount]
+    pool.watchdog.arm(mount, seconds_of(request.node) * 0.75)
+    space = pfs.Space(mount, directory_name(request.node, next(numbers)))
+    yield space
+    try:
+        space.close()
+        assert mount.alive, f"the daemon died with status {mount.process.poll()}\n{mount.tail()}"
+    finally:
+        pool.watchdog.disarm(mount)
+
+
+@pytest.fixture
+def new_mount(request, scratch, numbers, watchdog):
+    """A function that makes a mount of this test's own: new_mount(options, store=, root=) gives a Space at its root."""
+    mounts = request.node.mounts = []
+    spaces = []
+
+    def make(options="", start=True, **kwargs):
+        base = scratch / f"own-{next(numbers)}"
+        parts = (base_options() if "allow_other" not in options else "", options)
+        mount = pfs.Mount(base, ",".join(part for part in parts if part), watchdog=watchdog, **kwargs)
+        mounts.append(mount)
+        space = pfs.Space(mount)
+        spaces.append(space)
+        if start:
+            mount.start()
+            watchdog.arm(mount, seconds_of(request.node) * 0.75)
+        return space
+
+    yield make
+    for space in spaces:
+        try:
+            space.close()
+            if space.mount.alive:
+                space.mount.stop()
+        finally:
+            space.mount.close()
+    for mount in mounts:
+        mount.remove()
+
+
+@pytest.fixture
+def own(new_mount, data_path):
+    """A mount of this test's own, for both data paths."""
+    return new_mount(data_path)

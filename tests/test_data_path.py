@@ -1,0 +1,180 @@
+"""How bytes travel: through the kernel by itself (passthrough) or through the daemon; what programs see is the same."""
+import contextlib
+import mmap
+import os
+
+import pytest
+
+from conftest import why_no_passthrough
+from pfs import IS_ROOT, WRITE, eventually, pattern, promisefs
+
+pytestmark = pytest.mark.core
+MIB = 1 << 20
+
+
+@contextlib.contextmanager
+def opened(path, flags=os.O_RDONLY):
+    fd = os.open(path, flags, 0o666)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.needs_root
+@pytest.mark.skipif(why_no_passthrough() is not None, reason=str(why_no_passthrough()))
+@pytest.mark.parametrize("option", ["passthrough=on", "passthrough=auto", ""])
+def test_passthrough_moves_no_byte_through_the_daemon(new_mount, option):
+    """Writing, reading, mapping and replacing 32 MiB."""
+    mnt = new_mount(option)
+    worker = mnt.worker()
+    data = pattern(32 * MIB)
+    before = mnt.mount.bytes_moved()
+    for _ in range(2):
+        worker.write_path(mnt / "key", data)
+        assert worker.read_path(mnt / "key") == data
+    assert worker.open_and_look(mnt / "key")["mapped"] == data
+    assert mnt.mount.bytes_moved() - before < 4 * MIB
+
+
+def test_without_passthrough_the_daemon_moves_them(new_mount):
+    """So the other parameter of all these tests really is another path."""
+    mnt = new_mount("passthrough=off")
+    before = mnt.mount.bytes_moved()
+    mnt.worker().write_path(mnt / "key", pattern(8 * MIB))
+    assert mnt.mount.bytes_moved() - before >= 8 * MIB
+
+
+def test_passthrough_that_cannot_be_had_is_refused(scratch, numbers):
+    if why_no_passthrough() is None:
+        pytest.skip("this process may use passthrough")
+    base = scratch / f"refused-{next(numbers)}"
+    (base / "mnt").mkdir(parents=True)
+    done = promisefs("mount", base / "store", base / "mnt", "-o", "passthrough=on")
+    assert done.returncode == 1 and "passthrough" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 131072, 131073, 5 * MIB + 3])
+@pytest.mark.parametrize("piece", [512, 65536, 1 << 30])
+def test_sizes_and_pieces(mnt, size, piece):
+    data = pattern(size)
+    if size // piece > 2000:
+        pytest.skip("too many pieces")
+    with opened(mnt / "key", WRITE) as fd:
+        at = 0
+        while at < size:
+            at += os.write(fd, data[at:at + piece])
+    with opened(mnt / "key") as fd:
+        parts = []
+        while part := os.read(fd, piece):
+            parts.append(part)
+    assert b"".join(parts) == data
+
+
+def test_writing_at_random_places(mnt):
+    import random
+    choice = random.Random(4711)
+    wanted = bytearray(300_000)
+    with opened(mnt / "key", os.O_RDWR | os.O_CREAT) as fd:
+        os.ftruncate(fd, len(wanted))
+        for number in range(200):
+            at, piece = choice.randrange(290_000), pattern(choice.randrange(1, 10_000), number)
+            assert os.pwrite(fd, piece, at) == len(piece)
+            wanted[at:at + len(piece)] = piece
+            assert os.pread(fd, len(piece), at) == piece
+    assert mnt.get("key") == wanted
+
+
+def test_vectors(mnt):
+    with opened(mnt / "key", os.O_RDWR | os.O_CREAT) as fd:
+        assert os.writev(fd, [b"one ", b"", b"two ", b"three"]) == 13
+        buffers = [bytearray(4), bytearray(9)]
+        assert os.preadv(fd, buffers, 0) == 13
+    assert buffers == [b"one ", b"two three"]
+
+
+def test_mapped_reading_at_random_places(mnt):
+    import random
+    data = pattern(4 * MIB)
+    mnt.put("key", data)
+    choice = random.Random(1)
+    with opened(mnt / "key") as fd, mmap.mmap(fd, 0, prot=mmap.PROT_READ) as area:
+        for _ in range(500):
+            at = choice.randrange(len(data) - 100)
+            assert area[at:at + 100] == data[at:at + 100]
+
+
+def test_private_mapping(mnt):
+    mnt.put("key", b"x" * 10_000)
+    with opened(mnt / "key") as fd, mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as area:
+        area[:3] = b"abc"
+    assert mnt.get("key") == b"x" * 10_000
+
+
+def test_a_program_is_run_from_the_mount(mnt):
+    mnt.put("true", open("/bin/true", "rb").read())
+    os.chmod(mnt / "true", 0o755)
+    mnt.becomes("true", "ready")
+    assert mnt.worker().run([mnt / "true"])[0] == 0
+
+
+def test_reader_with_nonblock_beside_ordinary_readers(mnt):
+    """All kinds of openers of one object at once: waiting, polling, reading, writing, mapping."""
+    mnt.declare("key")
+    polling = mnt.worker()
+    fd = polling.open(mnt / "key", os.O_RDONLY | os.O_NONBLOCK)
+    writer, wfd = mnt.writer("key", pattern(100_000), os.O_RDWR)
+    second = mnt.worker()
+    fd2 = second.open(mnt / "key", os.O_RDONLY | os.O_NONBLOCK)
+    waiting = mnt.waiting_reader(mnt / "key")
+    assert writer.pread(wfd, 10, 0) == pattern(10)
+    writer.close(wfd)
+    assert waiting.result() == pattern(100_000)
+    assert polling.wait_readable(fd, "poll", 10) and second.wait_readable(fd2, "epoll", 10)
+    mapping = mnt.worker()
+    seen = mapping.open_and_look(mnt / "key")
+    assert polling.read_fd(fd) == second.read_fd(fd2) == seen["mapped"] == pattern(100_000)
+    mnt.put("key", b"replaced")
+    assert polling.pread(fd, 10, 0) == pattern(10) and mapping.look_again(seen["fd"]) == seen
+
+
+def test_reader_and_writer_descriptors_mixed_many_times(mnt):
+    """Opening in any order never gives EIO, whatever modes the kernel keeps for an inode."""
+    workers = [mnt.worker() for _ in range(3)]
+    mnt.put("key", pattern(10_000))
+    for number in range(30):
+        flags = [os.O_RDONLY, os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK][number % 3]
+        fds = [worker.open(mnt / "key", flag) for worker, flag in zip(workers, (flags, os.O_RDONLY, os.O_WRONLY | os.O_APPEND))]
+        assert workers[1].pread(fds[1], 10, 0) == pattern(10)
+        for worker, fd in zip(workers, fds):
+            worker.close(fd)
+    assert len(mnt.get("key")) == 10_000
+
+
+def test_O_DIRECT(mnt):
+    mnt.put("key", pattern(16384))
+    worker = mnt.worker()
+    try:
+        fd = worker.open(mnt / "key", os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        pytest.skip("the backing file system has no O_DIRECT")
+    worker.close(fd)
+
+
+def test_memory_of_the_daemon_does_not_grow_with_use(own):
+    """Thousands of objects made, replaced, read and removed leave nothing behind in the daemon."""
+    def turn():
+        for number in range(400):
+            own.put(f"key{number % 50}", b"x" * 100)
+            own.get(f"key{number % 50}")
+        for number in range(50):
+            os.unlink(own / f"key{number}")
+
+    turn()
+    before = own.mount.rss()
+    descriptors = len(os.listdir(f"/proc/{own.mount.pid}/fd")) if IS_ROOT else None
+    for _ in range(4):
+        turn()
+    assert own.mount.rss() - before < 4 * MIB
+    if descriptors:
+        eventually(lambda: len(os.listdir(f"/proc/{own.mount.pid}/fd")) <= descriptors + 5)

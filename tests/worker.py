@@ -1,0 +1,246 @@
+"""The child process of the tests: does what may block, and reports over a pipe.
+
+It reads requests (id, threaded, name, args, kwargs) from descriptor 0 and answers (id, outcome) on descriptor 1,
+both as a length and a pickle. A name is a function of this file or of `os`. The parent is class Worker in pfs.py, which
+passes this source with -c, so that a user who cannot read the repository can run it too.
+"""
+import ctypes
+import mmap
+import os
+import pickle
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+
+MAPS = {}
+reply_lock = threading.Lock()
+
+
+class Interrupted(Exception):
+    pass
+
+
+# ---- calls that tests ask for ----------------------------------------------------------------------------------------
+
+def read_fd(fd, size=1 << 20):
+    parts = []
+    while part := os.read(fd, size):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_path(path, flags=os.O_RDONLY, size=1 << 20):
+    fd = os.open(path, flags)
+    try:
+        return read_fd(fd, size)
+    finally:
+        os.close(fd)
+
+
+def open_and_look(path):
+    """What a reader knows directly after open: size, bytes read, bytes mapped. Leaves the file open."""
+    fd = os.open(path, os.O_RDONLY)
+    size = os.fstat(fd).st_size
+    mapped = b""
+    if size:
+        MAPS[fd] = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+        mapped = MAPS[fd][:]
+    return {"fd": fd, "size": size, "bytes": os.pread(fd, size + 100, 0), "mapped": mapped}
+
+
+def look_again(fd):
+    """The same for a file that open_and_look left open."""
+    size = os.fstat(fd).st_size
+    return {"fd": fd, "size": size, "bytes": os.pread(fd, size + 100, 0), "mapped": MAPS[fd][:] if fd in MAPS else b""}
+
+
+def write_all(fd, data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view):]
+
+
+def write_path(path, data, flags=os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode=0o666):
+    fd = os.open(path, flags, mode)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+def append_lines(path, tag, count):
+    """One descriptor, `count` appends of one line each."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for i in range(count):
+        os.write(fd, b"%s %d\n" % (tag, i))
+    os.close(fd)
+
+
+def mmap_write(path, data):
+    """Write a file through a shared mapping that outlives the descriptor."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.ftruncate(fd, len(data))
+    with mmap.mmap(fd, len(data)) as area:
+        area[:] = data
+        os.close(fd)
+
+
+def c_open(path, flags):
+    """open(2) as a C program does it: EINTR is not tried again."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.open(os.fsencode(path), flags, 0o666)
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    return fd
+
+
+def handle(signum, raising=False):
+    """Install a handler, with or without an exception."""
+    def handler(number, frame):
+        if raising:
+            raise Interrupted()
+    signal.signal(signum, handler)
+
+
+def wait_readable(fd, how, timeout):
+    """Wait with select, poll or epoll; true if the descriptor became readable."""
+    if how == "select":
+        return bool(select.select([fd], [], [], timeout)[0])
+    if how == "poll":
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        return any(event & select.POLLIN for _, event in poller.poll(timeout * 1000))
+    poller = select.epoll()
+    try:
+        poller.register(fd, select.EPOLLIN | (select.EPOLLET if how == "epoll-edge" else 0))
+        return any(event & select.EPOLLIN for _, event in poller.poll(timeout))
+    finally:
+        poller.close()
+
+
+def fork_call(name, *args):
+    """Run a call in a forked child, which inherits every descriptor, and return its result."""
+    source, sink = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with os.fdopen(sink, "wb") as pipe:
+            pickle.dump(outcome(name, args, {}), pipe)
+        os._exit(0)
+    os.close(sink)
+    with os.fdopen(source, "rb") as pipe:
+        answer = pickle.load(pipe)
+    os.waitpid(pid, 0)
+    if answer[0] == "errno":
+        raise OSError(answer[1], answer[2])
+    return answer[1]
+
+
+def fork_holder(fifo):
+    """Fork a child that keeps every descriptor until somebody opens the fifo for writing; return its pid."""
+    pid = os.fork()
+    if pid == 0:
+        os.close(0)
+        os.close(1)
+        os.open(fifo, os.O_RDONLY)
+        os._exit(0)
+    return pid
+
+
+def run(argv, keep=(), close_fds=True):
+    """Run a program to its end; `keep` are descriptors it inherits."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=keep, close_fds=close_fds)
+    return done.returncode, done.stdout, done.stderr
+
+
+def exec_program(argv):
+    """Become another program; open descriptors are CLOEXEC as Python makes them."""
+    os.execv(argv[0], argv)
+
+
+def busy_threads(count):
+    """Start threads that sit in the process until it ends."""
+    for _ in range(count):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return threading.active_count()
+
+
+def raise_signal(number):
+    """Die of a signal, with the default action and without a core file."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+def open_many(paths, stack=256 * 1024):
+    """Open and read every path in a thread of its own; {outcome: count}, where an outcome is an errno or the bytes read."""
+    threading.stack_size(stack)
+    outcomes = {}
+    lock = threading.Lock()
+
+    def one(path):
+        try:
+            fd = os.open(path, os.O_RDONLY)
+            key = os.read(fd, 100)
+            os.close(fd)
+        except OSError as error:
+            key = error.errno
+        with lock:
+            outcomes[key] = outcomes.get(key, 0) + 1
+
+    threads = [threading.Thread(target=one, args=(path,)) for path in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+# ---- the protocol ----------------------------------------------------------------------------------------------------
+
+def outcome(name, args, kwargs):
+    try:
+        return "ok", (globals().get(name) or getattr(os, name))(*args, **kwargs)
+    except OSError as error:
+        return "errno", error.errno, str(error)
+    except BaseException as error:
+        return "exception", repr(error)
+
+
+def answer(number, name, args, kwargs):
+    result = outcome(name, args, kwargs)
+    try:
+        body = pickle.dumps((number, result))
+    except Exception:
+        body = pickle.dumps((number, ("ok", str(result[1]))))
+    with reply_lock:
+        write_all(1, struct.pack("=I", len(body)) + body)
+
+
+def read_exactly(count):
+    data = b""
+    while len(data) < count:
+        part = os.read(0, count - len(data))
+        if not part:
+            os._exit(0)
+        data += part
+    return data
+
+
+def main():
+    try:
+        while True:
+            number, threaded, name, args, kwargs = pickle.loads(read_exactly(*struct.unpack("=I", read_exactly(4))))
+            if threaded:
+                threading.Thread(target=answer, args=(number, name, args, kwargs), daemon=True).start()
+            else:
+                answer(number, name, args, kwargs)
+    except (KeyboardInterrupt, Interrupted):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

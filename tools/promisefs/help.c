@@ -1,0 +1,158 @@
+/* Help and completion, written from the table. */
+#include "args.h"
+#include "report.h"
+#include "verbs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void help_all(void)
+{
+	printf("Usage: promisefs VERB [OPTION]... [ARGUMENT]...\n"
+	       "A directory in which every path is a promise: open a file before it exists,\n"
+	       "and get it, whole, when its producer has written it.\n\n");
+	for (const struct verb_row *v = verb_table; v->name != NULL; v++)
+		printf("  %-7s %s\n", v->name, v->summary);
+	printf("\n"
+	       "  --version, --help, and `promisefs VERB --help` or `promisefs help VERB`\n\n"
+	       "KEY is a path below a mount. With -m MOUNTPOINT, or PROMISEFS_MOUNT in the\n"
+	       "environment, relative KEYs are below that mount.\n"
+	       "DUR is a number with a unit: 500ms, 10s, 1.5h; units ns us ms s m h d.\n"
+	       "Exit status: 0 done, 1 failed, 2 usage, 124 timed out.\n");
+}
+
+static void help_option(const struct option_row *o)
+{
+	char left[40], letter[5] = "    ";
+
+	if (o->letter != 0)
+		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
+	snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->argument ? " " : "", o->argument ?: "");
+	printf("  %-25s %s\n", left, o->help);
+}
+
+static void help_mount_options(void)
+{
+	printf("\nMount options:\n");
+	for (const struct mount_option_row *m = mount_table; m->name != NULL; m++) {
+		char left[40];
+
+		snprintf(left, sizeof(left), "%s%s", m->name, m->argument);
+		printf("  %-28s %s\n", left, m->help);
+	}
+}
+
+void help_verb(const struct verb_row *v)
+{
+	printf("Usage: promisefs %s [OPTION]...%s%s\n%c%s.\n", v->name, *v->words ? " " : "", v->words,
+	       v->summary[0] - ('a' - 'A'), v->summary + 1);
+	if (*v->text)
+		printf("\n%s", v->text);
+	printf("\n");
+	for (const struct option_row *o = option_table; o->name != NULL; o++)
+		if (v->options & (1u << o->id))
+			help_option(o);
+	if (v->options & (1u << OPT_OPTIONS))
+		help_mount_options();
+}
+
+int verb_help(const struct args *a)
+{
+	const struct verb_row *v;
+
+	if (a->count == 0) {
+		help_all();
+		return EXIT_DONE;
+	}
+	v = verb_find(a->words[0]);
+	if (v == NULL) {
+		report_verb(NULL);
+		return report_usage("unknown verb '%s'", a->words[0]);
+	}
+	help_verb(v);
+	return EXIT_DONE;
+}
+
+static void offer(const char *prefix, const char *word, const char *typed)
+{
+	if (strncmp(word, typed, strlen(typed)) == 0)
+		printf("%s%s\n", prefix, word);
+}
+
+static void complete_verbs(const char *typed)
+{
+	for (const struct verb_row *v = verb_table; v->name != NULL; v++)
+		offer("", v->name, typed);
+}
+
+static void complete_options(const struct verb_row *v, const char *typed)
+{
+	for (const struct option_row *o = option_table; o->name != NULL; o++)
+		if ((v->options & (1u << o->id)) && strncmp(typed, "--", strlen(typed) < 2 ? strlen(typed) : 2) == 0)
+			offer("--", o->name, strlen(typed) < 2 ? "" : typed + 2);
+}
+
+/* The last of a list that is separated by commas; what stands before it is kept. */
+static void complete_mount_options(const char *typed)
+{
+	const char *comma = strrchr(typed, ',');
+	const char *last = comma != NULL ? comma + 1 : typed;
+	char *before = strndup(typed, (size_t)(last - typed));
+
+	for (const struct mount_option_row *m = mount_table; before != NULL && m->name != NULL; m++)
+		offer(before, m->name, last);
+	free(before);
+}
+
+static void complete_word(enum word_kind kind, const char *typed, const char *mount)
+{
+	if (kind == WORD_VERB)
+		complete_verbs(typed);
+	else if (kind == WORD_MOUNT_OPTION)
+		complete_mount_options(typed);
+	else if (kind == WORD_DIRECTORY)
+		printf("@dirs\n");
+	else if (kind == WORD_KEY && mount != NULL && typed[0] != '/')
+		printf("@below %s\n", mount);
+	else if (kind == WORD_KEY)
+		printf("@files\n");
+}
+
+/* The row of the option that `word` is, when it takes an argument. */
+static const struct option_row *wants_argument(const char *word)
+{
+	for (const struct option_row *o = option_table; o->name != NULL; o++) {
+		bool by_letter = o->letter != 0 && word[0] == '-' && word[1] == o->letter && word[2] == '\0';
+		bool by_name = strncmp(word, "--", 2) == 0 && strcmp(word + 2, o->name) == 0;
+
+		if (o->argument != NULL && (by_letter || by_name))
+			return o;
+	}
+	return NULL;
+}
+
+int complete(int index, int count, char **words)
+{
+	const struct verb_row *v = NULL;
+	const char *mount = getenv("PROMISEFS_MOUNT");
+	const struct option_row *before = NULL;
+	const char *typed = index < count ? words[index] : "";
+
+	for (int i = 1; i < index && i < count; i++) {
+		if (before != NULL && before->id == OPT_MOUNT)
+			mount = words[i];
+		else if (before == NULL && v == NULL)
+			v = verb_find(words[i]);
+		before = before == NULL ? wants_argument(words[i]) : NULL;
+	}
+	if (before != NULL)
+		complete_word(before->kind, typed, mount);
+	else if (v == NULL)
+		complete_word(WORD_VERB, typed, mount);
+	else if (typed[0] == '-')
+		complete_options(v, typed);
+	else
+		complete_word(v->kind, typed, mount);
+	return EXIT_DONE;
+}

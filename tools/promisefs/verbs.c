@@ -1,0 +1,85 @@
+/* The table of verbs, options and mount options. Help, parsing and completion read it; nothing repeats it. */
+#include "args.h"
+#include "verbs.h"
+
+#define BIT(id) (1u << (id))
+#define KEY_OPTIONS (BIT(OPT_MOUNT) | BIT(OPT_HELP))
+
+const struct option_row option_table[] = {
+	{ OPT_MOUNT, 'm', "mount", "MOUNTPOINT", "relative KEYs are below this mount", WORD_DIRECTORY },
+	{ OPT_JSON, 0, "json", NULL, "print JSON, one object a line" },
+	{ OPT_TIMEOUT, 0, "timeout", "DUR", "give up after DUR (exit status 124)" },
+	{ OPT_AWAIT, 0, "await", NULL, "wait also when nobody has declared KEY yet" },
+	{ OPT_DEADLINE, 0, "deadline", "DUR", "fail with ETIMEDOUT when not set after DUR" },
+	{ OPT_ANY, 0, "any", NULL, "return when the first of them settles" },
+	{ OPT_LONG, 'l', "long", NULL, "also state, version, size and time" },
+	{ OPT_FOLLOW, 0, "follow", NULL, "go on with what happens from now on" },
+	{ OPT_SHA256, 0, "sha256", NULL, "also the SHA-256 of the content" },
+	{ OPT_OPTIONS, 'o', "options", "OPT[,OPT]", "mount options, see below; may be repeated", WORD_MOUNT_OPTION },
+	{ OPT_FOREGROUND, 'f', "foreground", NULL, "stay in the foreground" },
+	{ OPT_HELP, 'h', "help", NULL, "print this help" },
+	{ OPT_COUNT },
+};
+
+const struct mount_option_row mount_table[] = {
+	{ "allow_other", "", "other users may use the mount" },
+	{ "ro", "", "read only" },
+	{ "passthrough=", "auto|on|off", "let the kernel read and write by itself" },
+	{ "on-producer-death=", "fail|wait", "a future whose producer was killed" },
+	{ "aborted-age=", "DUR", "keep torn bytes of killed writers (24h)" },
+	{ "aborted-bytes=", "SIZE", "keep at most so much of them (1G)" },
+	{ "wait-timeout=", "DUR|none", "no reader waits longer than this (none)" },
+	{ "threads=", "N", "threads that serve requests" },
+	{ 0 },
+};
+
+const struct verb_row verb_table[] = {
+	{ "mount", "STORE MOUNTPOINT", "mount a store, made when it is missing",
+	  "STORE is a directory on a local file system, MOUNTPOINT an empty directory.\n"
+	  "Returns when the mount answers.\n",
+	  BIT(OPT_OPTIONS) | BIT(OPT_FOREGROUND) | BIT(OPT_HELP), 2, 2, WORD_DIRECTORY, verb_mount },
+	{ "umount", "MOUNTPOINT", "unmount, and wait until the store is free",
+	  "Works for root and, through fusermount3, for the user who mounted.\n",
+	  BIT(OPT_HELP), 1, 1, WORD_DIRECTORY, verb_umount },
+	{ "put", "KEY < data", "write standard input to KEY, all or nothing",
+	  "KEY is replaced, or set when it is a future; readers see all of it or none.\n"
+	  "After a read or write error, or when put is killed, nothing is published.\n"
+	  "The end of a pipe looks the same whether its writer finished or was killed:\n"
+	  "where that matters let the producer write KEY itself, `producer > KEY`.\n",
+	  KEY_OPTIONS, 1, 1, WORD_KEY, verb_put },
+	{ "get", "KEY", "write KEY to standard output, wait for it if need be",
+	  "Waits while KEY is declared or written for the first time.\n",
+	  KEY_OPTIONS | BIT(OPT_TIMEOUT) | BIT(OPT_AWAIT), 1, 1, WORD_KEY, verb_get },
+	{ "future", "KEY", "declare KEY, print its path",
+	  "Who opens KEY for reading waits until it is set: written and closed.\n"
+	  "Declaring it again while it is pending is no error; when it is set, it is.\n",
+	  KEY_OPTIONS | BIT(OPT_DEADLINE), 1, 1, WORD_KEY, verb_future },
+	{ "wait", "KEY...", "wait until every KEY is ready",
+	  "Prints each KEY when it is ready. A KEY that failed is told on standard error\n"
+	  "and makes the exit status 1, after all others have settled too.\n",
+	  KEY_OPTIONS | BIT(OPT_TIMEOUT) | BIT(OPT_ANY) | BIT(OPT_JSON), 1, -1, WORD_KEY, verb_wait },
+	{ "fail", "KEY REASON", "fail a pending KEY: its readers get an error",
+	  "REASON is free text (readers get EIO), or begins with an errno's name:\n"
+	  "`ENOSPC` or `ENOSPC: no room for the index`.\n",
+	  KEY_OPTIONS, 2, 2, WORD_KEY, verb_fail },
+	{ "cancel", "KEY", "remove a pending KEY: its readers get ECANCELED",
+	  "Refuses a KEY that is set; see evict.\n",
+	  KEY_OPTIONS, 1, 1, WORD_KEY, verb_cancel },
+	{ "evict", "KEY...", "remove KEYs from the store",
+	  "The key goes at once, its data when the last reader has closed it.\n",
+	  KEY_OPTIONS, 1, -1, WORD_KEY, verb_evict },
+	{ "stat", "KEY...", "what is known of KEY; never waits",
+	  "", KEY_OPTIONS | BIT(OPT_JSON) | BIT(OPT_SHA256), 1, -1, WORD_KEY, verb_stat },
+	{ "ls", "[KEY]", "list the keys in a directory; never waits",
+	  "KEY is the current directory, or with -m MOUNTPOINT the root of the mount,\n"
+	  "when it is not given.\n",
+	  KEY_OPTIONS | BIT(OPT_JSON) | BIT(OPT_LONG), 0, 1, WORD_KEY, verb_ls },
+	{ "log", "[KEY]", "who declared, wrote, failed, evicted KEY, and when",
+	  "Without KEY: of all keys of the mount of the current directory or of -m.\n",
+	  KEY_OPTIONS | BIT(OPT_JSON) | BIT(OPT_FOLLOW), 0, 1, WORD_KEY, verb_log },
+	{ "doctor", "", "what this machine can do for promisefs, and what to change",
+	  "Exit status 1 when something is missing that promisefs cannot do without.\n",
+	  BIT(OPT_JSON) | BIT(OPT_HELP), 0, 0, WORD_NONE, verb_doctor },
+	{ "help", "[VERB]", "help on all or on one verb", "", BIT(OPT_HELP), 0, 1, WORD_VERB, verb_help },
+	{ 0 },
+};

@@ -1,0 +1,19 @@
+/* The verbs, each in the file of its group. All return an exit status and print their own errors. */
+#pragma once
+
+struct args;
+
+int verb_mount(const struct args *a);
+int verb_umount(const struct args *a);
+int verb_put(const struct args *a);
+int verb_get(const struct args *a);
+int verb_future(const struct args *a);
+int verb_wait(const struct args *a);
+int verb_fail(const struct args *a);
+int verb_cancel(const struct args *a);
+int verb_evict(const struct args *a);
+int verb_stat(const struct args *a);
+int verb_ls(const struct args *a);
+int verb_log(const struct args *a);
+int verb_doctor(const struct args *a);
+int verb_help(const struct args *a);
