@@ -75,19 +75,21 @@ static int make_room(struct op *op, uint64_t parent, const char *name)
 	return r == 0 ? object_evict(op, &o, -ENOENT) : r;
 }
 
-static int insert_torn(struct op *op, uint64_t parent, const char *name, const struct meta_object *of, uint64_t vid,
-		       const struct stat *bytes)
+/* The torn bytes get a number of their own: whoever still knows the draft's must not find them. */
+static int insert_torn(struct op *op, uint64_t parent, const char *name, const struct meta_object *of, uint64_t draft,
+		       const struct stat *bytes, uint64_t *vid)
 {
 	struct meta *m = op->st->meta;
 	int64_t now = store_now(op->st);
 	struct meta_object o = {
-		.vid = vid, .version = 1, .mode = S_IFREG | (of->mode & 07777), .uid = of->uid, .gid = of->gid,
+		.version = 1, .mode = S_IFREG | (of->mode & 07777), .uid = of->uid, .gid = of->gid,
 		.nlink = 1, .size = bytes->st_size, .blocks = bytes->st_blocks, .atime = now,
 		.mtime = ns_of(&bytes->st_mtim),
 		.ctime = now, .btime = now, .state = OBJECT_READY,
 	};
 	int r = m->ops->new_id(m, &o.id);
 
+	*vid = o.vid = o.id;
 	if (r == 0)
 		r = m->ops->object_insert(m, &o);
 	if (r == 0)
@@ -95,25 +97,30 @@ static int insert_torn(struct op *op, uint64_t parent, const char *name, const s
 	if (r == 0)
 		r = m->ops->object_touch(m, parent, now, 0);
 	if (r == 0)
-		r = m->ops->aborted_add(m, &(struct meta_aborted){ .object = o.id, .at = now, .size = bytes->st_size });
+		r = m->ops->aborted_add(m, &(struct meta_aborted){ .object = o.id, .draft = draft, .at = now,
+								   .size = bytes->st_size });
 	return r;
 }
 
-int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t vid, const struct stat *bytes)
+int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t draft, const struct stat *bytes,
+		 uint64_t *kept)
 {
 	char path[PATH_MAX];
 	const char *name;
 	uint64_t parent;
 	int r;
 
+	*kept = 0;
 	strcpy(path, key);
 	r = mirror_path(op, path, &parent, &name);
 	if (r == 0)
 		r = make_room(op, parent, name);
 	if (r == 0)
-		r = insert_torn(op, parent, name, o, vid, bytes);
+		r = insert_torn(op, parent, name, o, draft, bytes, kept);
 	if (r == 0)
 		timer_arm(op->st->timers, &op->st->aborted_timer, timers_now());
+	if (r < 0)
+		*kept = 0;
 	return r == -EISDIR || r == -ENOTDIR ? 0 : r; /* then there is no place for it; it is removed with the draft */
 }
 

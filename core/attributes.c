@@ -14,14 +14,14 @@ static void overlay(struct store *st, struct subject *s)
 	int fd;
 
 	pthread_mutex_lock(&st->lock);
+	if (s->gone)
+		s->o.nlink = 0;
 	fd = v != NULL && (v->role == ROLE_DRAFT || s->o.live) ? v->fd : -1;
 	if (v != NULL && v->role == ROLE_OLD) {
 		s->o.size = v->size;
 		s->o.mtime = v->mtime;
 		s->o.blocks = v->blocks;
 		s->o.nlink = 0;
-	} else if (v != NULL && v->role == ROLE_DRAFT) {
-		s->o.size = s->o.blocks = 0;
 	}
 	pthread_mutex_unlock(&st->lock);
 	if (fd >= 0 ? fstat(fd, &bytes) < 0 : !s->o.live || !is_file(&s->o) ||
@@ -39,7 +39,7 @@ static void entry_of(struct store *st, struct subject *s, uint64_t node, struct 
 	e->stable = !s->gone && (!is_file(&s->o) || (s->o.state == OBJECT_READY && (s->obj == NULL || s->obj->draft == NULL)));
 }
 
-int store_getattr(struct store *st, uint64_t node, struct entry *e)
+int store_getattr(struct store *st, const struct caller *who, uint64_t node, struct entry *e)
 {
 	struct subject s;
 	struct op op;
@@ -53,7 +53,10 @@ int store_getattr(struct store *st, uint64_t node, struct entry *e)
 		subject_put(st, &s);
 	}
 	op_end(&op, 0, META_READ, NULL);
-	return r == -ENOENT ? -ESTALE : r;
+	if (r != -ENOENT)
+		return r;
+	intent_away(st, who->tid);
+	return -ESTALE;
 }
 
 static struct timespec timespec_of(int64_t ns)

@@ -76,22 +76,6 @@ static int forget_results(struct meta *m, const struct meta_object *o)
 	return r;
 }
 
-static int note_publication(struct op *op, uint64_t object, uint64_t vid, const struct stat *bytes,
-			    const struct process *producer, uint32_t uid)
-{
-	struct aftermath *a = op_after(op);
-
-	if (a == NULL)
-		return -ENOMEM;
-	a->publishes = true;
-	a->object = object;
-	a->vid = vid;
-	a->bytes = *bytes;
-	a->producer = *producer;
-	a->producer_uid = uid;
-	return 0;
-}
-
 int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
 		  const struct process *producer, uint32_t uid)
 {
@@ -122,38 +106,91 @@ int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const stru
 		r = path_of(op->st, o->id, key);
 	if (r == 0)
 		r = event_record(op, "put", key, o, producer, NULL);
-	if (r == 0)
-		r = invalidate_names(op, o);
-	return r == 0 ? note_publication(op, o->id, vid, bytes, producer, uid) : r;
+	return r == 0 ? invalidate_names(op, o) : r;
 }
 
-static void publish_again(struct timer *t)
+/* The catalog could not record how a draft was settled (a full disk, most likely): try until it can. What was sealed is
+ * recorded as such, so nothing that close(2) has acknowledged is lost, whatever happens meanwhile. */
+
+struct resettling {
+	struct timer timer;
+	struct store *st;
+	struct meta_draft draft;
+	bool found;
+};
+
+static int find_draft(void *arg, const struct meta_draft *d)
 {
-	struct aftermath *a = (struct aftermath *)((char *)t - offsetof(struct aftermath, retry));
-	struct meta_object o;
+	struct resettling *rs = arg;
+
+	rs->found = d->object == rs->draft.object;
+	if (rs->found)
+		rs->draft = *d;
+	return rs->found;
+}
+
+static bool is_drafted(struct store *st, uint64_t id)
+{
+	struct object *obj;
+	bool drafted;
+
+	pthread_mutex_lock(&st->lock);
+	obj = object_find(st, id);
+	drafted = obj != NULL && obj->draft != NULL;
+	pthread_mutex_unlock(&st->lock);
+	return drafted;
+}
+
+static void wake_object(struct op *op, uint64_t id)
+{
+	struct object *obj;
+
+	pthread_mutex_lock(&op->st->lock);
+	obj = object_ref(op->st, id);
+	pthread_mutex_unlock(&op->st->lock);
+	if (obj == NULL)
+		return;
+	waiters_wake(op, obj, 0);
+	pthread_mutex_lock(&op->st->lock);
+	object_unref(op->st, obj);
+	pthread_mutex_unlock(&op->st->lock);
+}
+
+static void settle_again(struct timer *t)
+{
+	struct resettling *rs = (struct resettling *)t;
+	struct store *st = rs->st;
+	uint64_t as = 0, vid, object = rs->draft.object;
 	struct op op;
 	int r;
 
-	op_begin(&op, a->st, NULL);
-	r = a->st->meta->ops->object_get(a->st->meta, a->object, &o);
-	if (r == 0 && o.vid == a->vid && o.state == OBJECT_READY)
-		r = -EALREADY;
-	if (r == 0)
-		r = draft_publish(&op, &o, a->vid, &a->bytes, &a->producer, a->producer_uid);
-	op_end(&op, r, META_LATER, NULL);
-	free(a);
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->draft_list(st->meta, find_draft, rs);
+	if (r > 0 && rs->found && !is_drafted(st, object)) {
+		r = settle_recorded(&op, &rs->draft, &as);
+		if (r == 0 && op_after(&op) != NULL)
+			op.after->settles = object;
+		wake_object(&op, object);
+	}
+	vid = rs->draft.vid;
+	op_end(&op, r < 0 ? r : 0, META_LATER, NULL);
+	if (r >= 0 && as != 0)
+		st->blobs->ops->publish(st->blobs, vid, as);
+	if (r < 0)
+		draft_settle_later(st, object);
+	free(rs);
 }
 
-/* The catalog could not record a publication (a full disk, most likely). The draft is sealed there, so nothing is lost
- * whatever happens; try until it can. */
-void publication_retry(struct aftermath *a)
+void draft_settle_later(struct store *st, uint64_t object)
 {
-	if (atomic_load(&a->st->closing)) {
-		free(a);
-		return;
-	}
-	a->retry = (struct timer){ .fire = publish_again };
-	timer_arm(a->st->timers, &a->retry, timers_now() + RETRY_NS);
+	struct resettling *rs = atomic_load(&st->closing) ? NULL : calloc(1, sizeof(*rs));
+
+	if (rs == NULL)
+		return; /* the next start does it */
+	rs->timer.fire = settle_again;
+	rs->st = st;
+	rs->draft.object = object;
+	timer_arm(st->timers, &rs->timer, timers_now() + RETRY_NS);
 }
 
 static int fail_future(struct op *op, struct meta_object *o, int error, const struct process *producer)
@@ -179,7 +216,7 @@ static int renew_version(struct op *op, struct meta_object *o)
 }
 
 static int keep_bytes(struct op *op, const struct meta_object *o, const struct draft_question *q, uint64_t vid,
-		      const struct stat *bytes, const struct process *producer)
+		      const struct stat *bytes, const struct process *producer, uint64_t *kept)
 {
 	char key[PATH_MAX];
 	int r = path_of(op->st, o->id, key);
@@ -188,12 +225,12 @@ static int keep_bytes(struct op *op, const struct meta_object *o, const struct d
 		return r;
 	r = event_record(op, "abort", key, o, producer, NULL);
 	if (r == 0 && draft_keeps_bytes(q) && bytes->st_size > 0)
-		r = aborted_keep(op, key, o, vid, bytes);
+		r = aborted_keep(op, key, o, vid, bytes, kept);
 	return r;
 }
 
 static int apply(struct op *op, struct meta_object *o, const struct draft_question *q, enum draft_verdict verdict,
-		 uint64_t vid, const struct stat *bytes, const struct process *producer, uint32_t uid)
+		 uint64_t vid, const struct stat *bytes, const struct process *producer, uint32_t uid, uint64_t *kept)
 {
 	struct meta *m = op->st->meta;
 	int r;
@@ -202,6 +239,7 @@ static int apply(struct op *op, struct meta_object *o, const struct draft_questi
 		return 0;
 	if (verdict == DRAFT_PUBLISH)
 		return draft_publish(op, o, vid, bytes, producer, uid);
+	o->producer_uid = uid;
 	r = m->ops->draft_delete(m, o->id);
 	if (r == 0 && (verdict == DRAFT_FAIL || verdict == DRAFT_PEND)) {
 		r = renew_version(op, o);
@@ -210,7 +248,7 @@ static int apply(struct op *op, struct meta_object *o, const struct draft_questi
 			r = m->ops->object_update(m, o);
 	}
 	if (r == 0)
-		r = keep_bytes(op, o, q, vid, bytes, producer);
+		r = keep_bytes(op, o, q, vid, bytes, producer, kept);
 	if (r == 0 && verdict == DRAFT_FAIL)
 		r = fail_future(op, o, q->error != 0 ? q->error : EOWNERDEAD, producer);
 	if (r == 0 && verdict == DRAFT_REMOVE)
@@ -257,7 +295,8 @@ static struct draft_question draft_question(struct store *st, struct version *v,
 }
 
 /* Settles v if it is a draft without writers; the catalog is held. */
-static int settle(struct op *op, struct version *v, const struct process *closer, enum draft_verdict *verdict, bool *kept)
+static int settle(struct op *op, struct version *v, const struct process *closer, enum draft_verdict *verdict,
+		  uint64_t *kept)
 {
 	struct store *st = op->st;
 	struct meta_object o = v->object->row;
@@ -273,41 +312,39 @@ static int settle(struct op *op, struct version *v, const struct process *closer
 		fstat(v->fd, &bytes);
 	q = draft_question(st, v, &o, &bytes, closer->fate == FATE_KILLED);
 	*verdict = draft_rule(&q);
-	*kept = *verdict != DRAFT_PUBLISH && draft_keeps_bytes(&q) && bytes.st_size > 0;
+	if (*verdict != DRAFT_PUBLISH && v->error != 0 && !v->extends && v->fd >= 0 && ftruncate(v->fd, 0) < 0)
+		perror("promisefs: giving back the space of a draft");
+	if (v->extends && *verdict != DRAFT_PUBLISH && ftruncate(v->fd, v->start_size) < 0)
+		perror("promisefs: undoing an append"); /* the next start does it */
 	if (r == 0)
 		r = apply(op, &o, &q, *verdict, v->vid, &bytes, q.killed || v->producer.pid == 0 ? closer : &v->producer,
-			  v->producer_uid);
+			  v->producer_uid, kept);
 	pthread_mutex_lock(&st->lock);
-	leave_draft(st, v, *verdict, *kept, &o);
+	leave_draft(st, v, *verdict, *kept != 0, &o);
 	pthread_mutex_unlock(&st->lock);
 	waiters_wake(op, v->object, 0);
+	if (r == 0 && op_after(op) != NULL)
+		op->after->settles = v->object->id;
 	return r;
 }
 
-/* The catalog failed in the middle of it. */
-static void promise_publication(struct store *st, struct version *v, const struct process *closer)
+static void poison(struct store *st, struct version *v, int error)
 {
-	struct aftermath *a = calloc(1, sizeof(*a));
-
-	if (a == NULL)
-		return; /* the next start publishes what is sealed */
-	a->st = st;
-	a->object = v->object->id;
-	a->vid = v->vid;
-	fstat(v->fd, &a->bytes);
-	a->producer = v->producer.pid != 0 ? v->producer : *closer;
-	a->producer_uid = v->producer_uid;
-	publication_retry(a);
+	pthread_mutex_lock(&st->lock);
+	v->error = error;
+	pthread_mutex_unlock(&st->lock);
 }
 
 void draft_settle(struct store *st, struct version *v, const struct caller *who, const struct process *closer)
 {
 	enum draft_verdict verdict = DRAFT_DROP;
-	bool settles, kept = false, remove;
-	uint64_t vid = v->vid;
+	bool settles;
+	uint64_t vid = v->vid, object = v->object->id, kept = 0;
 	struct op op;
-	int fd, r = 0;
+	int r = 0;
 
+	if (closer->fate == FATE_KILLED && v->extends && draft_unshare(st, v) < 0)
+		poison(st, v, ENOSPC); /* no room to keep what was torn */
 	op_begin(&op, st, who);
 	pthread_mutex_lock(&st->lock);
 	settles = v->role == ROLE_DRAFT && v->writers == 0;
@@ -315,16 +352,10 @@ void draft_settle(struct store *st, struct version *v, const struct caller *who,
 	if (settles)
 		r = settle(&op, v, closer, &verdict, &kept);
 	op_end(&op, r, META_LATER, NULL);
-	if (settles && (verdict == DRAFT_PUBLISH || kept))
-		st->blobs->ops->publish(st->blobs, vid);
-	if (r < 0 && verdict == DRAFT_PUBLISH)
-		promise_publication(st, v, closer);
+	if (settles && (verdict == DRAFT_PUBLISH || kept != 0))
+		st->blobs->ops->publish(st->blobs, vid, kept != 0 ? kept : vid);
+	if (settles && r < 0)
+		draft_settle_later(st, object);
 
-	pthread_mutex_lock(&st->lock);
-	remove = version_put(st, v, &fd);
-	pthread_mutex_unlock(&st->lock);
-	if (fd >= 0)
-		close(fd);
-	if (remove)
-		st->blobs->ops->remove(st->blobs, vid);
+	version_release(st, v);
 }

@@ -63,12 +63,23 @@ void store_poison(struct handle *h, int error)
 	pthread_mutex_unlock(&h->st->lock);
 }
 
+int store_make_private(struct handle *h)
+{
+	struct version *v = h->version;
+	bool shared;
+
+	pthread_mutex_lock(&h->st->lock);
+	shared = v != NULL && v->extends;
+	pthread_mutex_unlock(&h->st->lock);
+	return shared ? draft_unshare(h->st, v) : 0;
+}
+
 int store_ftruncate(struct handle *h, int64_t size)
 {
-	int fd = handle_fd(h);
+	int fd = handle_fd(h), r = store_make_private(h);
 
-	if (fd < 0)
-		return fd;
+	if (fd < 0 || r < 0)
+		return fd < 0 ? fd : r;
 	return ftruncate(fd, size) < 0 ? -errno : 0;
 }
 
@@ -213,24 +224,9 @@ int store_fsync(struct handle *h, struct meta_commit *c)
 	return op_end(&op, r, META_DURABLE, c);
 }
 
-static void put_version(struct store *st, struct version *v)
-{
-	uint64_t vid = v->vid;
-	bool remove;
-	int fd;
-
-	pthread_mutex_lock(&st->lock);
-	remove = version_put(st, v, &fd);
-	pthread_mutex_unlock(&st->lock);
-	if (fd >= 0)
-		close(fd);
-	if (remove)
-		st->blobs->ops->remove(st->blobs, vid);
-}
-
 static void release_writer(struct handle *h)
 {
-	static const struct caller nobody;
+	const struct caller who = { .uid = h->uid, .tid = h->tid };
 	struct store *st = h->st;
 	struct version *v = h->version;
 	bool draft, last;
@@ -242,14 +238,14 @@ static void release_writer(struct handle *h)
 	draft = v->role == ROLE_DRAFT;
 	pthread_mutex_unlock(&st->lock);
 	if (draft && last) {
-		draft_settle(st, v, &nobody, &h->closer); /* puts it, too */
+		draft_settle(st, v, &who, &h->closer); /* puts it, too */
 		return;
 	}
 	if (!draft) {
-		op_begin(&op, st, &nobody);
+		op_begin(&op, st, &who);
 		op_end(&op, record_in_place(&op, v), META_LATER, NULL);
 	}
-	put_version(st, v);
+	version_release(st, v);
 }
 
 static void free_handle(struct handle *h)
@@ -257,7 +253,7 @@ static void free_handle(struct handle *h)
 	if (h->version != NULL && h->writer)
 		release_writer(h);
 	else if (h->version != NULL)
-		put_version(h->st, h->version);
+		version_release(h->st, h->version);
 	free(h->name);
 	free(h);
 }
@@ -327,6 +323,14 @@ static int look_at(struct handle *h, const struct caller *who)
 	return settle_handle(h, &o, who);
 }
 
+void handle_take(struct waiter *w, struct version *v)
+{
+	struct handle *h = (struct handle *)((char *)w - offsetof(struct handle, waiter));
+
+	h->version = v;
+	v->opens++;
+}
+
 static void unsettled_woken(struct waiter *w, int r)
 {
 	struct handle *h = (struct handle *)((char *)w - offsetof(struct handle, waiter));
@@ -335,7 +339,11 @@ static void unsettled_woken(struct waiter *w, int r)
 	bool released;
 	struct op op;
 
-	if (r == 0) {
+	if (r == -EOWNERDEAD && h->name != NULL) { /* awaits the key, whosever draft went away */
+		h->object_id = 0;
+		r = 0;
+	}
+	if (r == 0 && h->version == NULL) {
 		op_begin(&op, h->st, &who);
 		r = look_at(h, &who);
 		op_end(&op, 0, META_READ, NULL);

@@ -37,6 +37,8 @@ struct version {
 	uint64_t base;        /* the version that a draft starts from, 0: empty */
 	bool sealed, fsynced; /* as in the catalog's draft record */
 	bool replaces;        /* an object that was published before */
+	bool extends;         /* only appends, to the file of the version it starts from; see extend.c */
+	bool unsharing;       /* until it has a file of its own */
 	bool unlinked_data;   /* its file is to be removed when the last one is done with it */
 	int error;            /* a write or a commit failed: never publish */
 	int64_t start_size, start_mtime; /* of the file when it was prepared from base */
@@ -61,9 +63,10 @@ struct object {
 /* A thread that was told to look a name up again, and what it shall find. */
 struct intent {
 	int32_t tid;
-	uint64_t object;
-	struct version *version; /* counted as open; NULL until the look-up of a reader */
+	uint64_t object; /* 0: whatever it finds */
+	struct version *version; /* counted as open; NULL until it has looked */
 	bool write, looked_up;
+	bool away; /* sent to look for whatever the name means now */
 	int64_t at;
 	UT_hash_handle hh;
 };
@@ -143,14 +146,7 @@ struct aftermath {
 	struct store *st;
 	struct meta_commit *user;
 	uint64_t removals[2]; /* data files that nobody will need; 0: none. Versions in use are held open meanwhile */
-	/* A publication, which has to be recorded even when the catalog fails now: it was promised at close. */
-	bool publishes;
-	uint64_t object;
-	uint64_t vid;
-	struct stat bytes;
-	struct process producer;
-	uint32_t producer_uid;
-	struct timer retry;
+	uint64_t settles; /* the object whose draft is settled: to be done again if it cannot be recorded. 0: none */
 };
 
 void op_begin(struct op *op, struct store *st, const struct caller *who);
@@ -166,9 +162,18 @@ struct object *object_ref(struct store *st, uint64_t id); /* found or made; NULL
 void object_unref(struct store *st, struct object *obj);
 struct version *version_find(struct store *st, uint64_t vid);
 struct version *version_add(struct store *st, struct object *obj, uint64_t vid, enum role role);
-/* Gives up one use. True when the data file has to be removed by the caller, outside of the lock. */
-bool version_put(struct store *st, struct version *v, int *fd_to_close);
+/* Gives up one use. What is left to do for the last one, the caller does with version_end, outside of the lock. */
+struct version_end {
+	int fd;          /* to close; -1: none */
+	uint64_t remove; /* whose data file to remove; 0: none */
+};
+struct version_end version_put(struct store *st, struct version *v);
 struct version *version_current(struct store *st, const struct meta_object *o); /* found or made, not counted */
+
+/* store.c */
+void version_end(struct store *st, struct version_end end);         /* without locks */
+void version_end_in_op(struct store *st, struct version_end end);   /* catalog held */
+void version_release(struct store *st, struct version *v);          /* put and end; without locks */
 
 /* What a node is, for the length of an operation. */
 struct subject {
@@ -178,17 +183,25 @@ struct subject {
 	bool gone;
 };
 int subject_get(struct store *st, uint64_t node, struct subject *s); /* catalog held */
+int subject_by_object(struct store *st, uint64_t id, struct subject *s); /* the same when only the object is known */
 void subject_put(struct store *st, struct subject *s);
 int subject_save(struct store *st, struct subject *s); /* writes s->o back */
+
+/* handles.c */
+void handle_take(struct waiter *w, struct version *v); /* locked: the handle of w has settled as v */
 
 /* waiters.c */
 void waiters_wake(struct op *op, struct object *obj, int r); /* catalog held, store->lock not */
 void waiters_wake_absent(struct op *op, uint64_t parent, const char *name);
 int waiter_list(struct store *st, struct waiter *w, struct object *obj, struct wait_limit *limit); /* locked */
 int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, const char *name);     /* locked */
-bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, int32_t *tids, unsigned *n, unsigned max);
+bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, struct holding *held, unsigned *n, unsigned max);
 void waiters_run(struct waiter *list); /* without locks */
 void waiters_start(struct store *st);
+
+/* extend.c */
+bool draft_may_extend(struct store *st, const struct meta_object *o, int flags, bool in_use); /* locked */
+int draft_unshare(struct store *st, struct version *d); /* without locks; d must be held open */
 
 /* draft.c */
 int draft_begin(struct op *op, struct subject *s, struct version **ret); /* makes and records the object's draft */
@@ -198,10 +211,12 @@ int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const stru
 		  const struct process *producer, uint32_t uid);
 int draft_abort(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
 		const struct process *producer, uint32_t uid);
-void publication_retry(struct aftermath *a);
+void draft_settle_later(struct store *st, uint64_t object); /* by what is recorded of it */
 
 /* aborted.c */
-int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t vid, const struct stat *bytes);
+/* *kept: the version under which the draft's file is to be published, once recorded; 0: there is no place for it */
+int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t draft, const struct stat *bytes,
+		 uint64_t *kept);
 void aborted_start(struct store *st);
 
 /* future.c */
@@ -211,6 +226,7 @@ void deadlines_start(struct store *st);
 void deadline_rearm(struct store *st); /* catalog held */
 
 /* open.c */
+void intent_away(struct store *st, int32_t tid); /* it is being told to look a name up again; without locks */
 uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o); /* locked */
 
 /* namespace.c */
@@ -225,6 +241,7 @@ int event_record(struct op *op, const char *kind, const char *key, const struct 
 		 const struct process *p, const char *detail);
 
 /* recovery.c */
+int settle_recorded(struct op *op, const struct meta_draft *d, uint64_t *as); /* *as: the version to publish its file as */
 int store_recover(struct store *st);
 
 static inline int64_t store_now(struct store *st)

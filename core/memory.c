@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 struct object *object_find(struct store *st, uint64_t id)
 {
@@ -84,17 +83,16 @@ static void version_free(struct store *st, struct version *v)
 	free(v);
 }
 
-bool version_put(struct store *st, struct version *v, int *fd_to_close)
+struct version_end version_put(struct store *st, struct version *v)
 {
-	bool remove;
+	struct version_end end = { .fd = -1 };
 
-	*fd_to_close = -1;
 	if (--v->opens > 0 || v->role == ROLE_DRAFT)
-		return false; /* a draft ends in draft_settle or draft_drop */
-	remove = v->unlinked_data;
-	*fd_to_close = v->fd;
+		return end; /* a draft ends in draft_settle */
+	end.fd = v->fd;
+	end.remove = v->unlinked_data ? v->vid : 0;
 	version_free(st, v);
-	return remove;
+	return end;
 }
 
 struct version *version_current(struct store *st, const struct meta_object *o)
@@ -117,6 +115,15 @@ struct version *version_current(struct store *st, const struct meta_object *o)
 	return v;
 }
 
+static void find_object(struct store *st, struct subject *s)
+{
+	pthread_mutex_lock(&st->lock);
+	s->obj = object_find(st, s->o.id);
+	if (s->obj != NULL)
+		s->obj->refs++;
+	pthread_mutex_unlock(&st->lock);
+}
+
 int subject_get(struct store *st, uint64_t node, struct subject *s)
 {
 	struct meta *m = st->meta;
@@ -133,6 +140,14 @@ int subject_get(struct store *st, uint64_t node, struct subject *s)
 		s->gone = s->obj->gone;
 		s->o = s->obj->row;
 		id = s->obj->id;
+	} else if ((s->obj = object_find(st, node)) != NULL) {
+		s->gone = s->obj->gone && is_dir(&s->obj->row); /* removed, but somebody has it open */
+		if (s->gone) {
+			s->obj->refs++;
+			s->o = s->obj->row;
+		} else {
+			s->obj = NULL;
+		}
 	}
 	pthread_mutex_unlock(&st->lock);
 	if (!s->gone)
@@ -141,35 +156,49 @@ int subject_get(struct store *st, uint64_t node, struct subject *s)
 		subject_put(st, s);
 		return r;
 	}
-	if (s->obj == NULL) {
-		pthread_mutex_lock(&st->lock);
-		s->obj = object_find(st, s->o.id);
-		if (s->obj != NULL)
-			s->obj->refs++;
-		pthread_mutex_unlock(&st->lock);
-	}
+	if (s->obj == NULL)
+		find_object(st, s);
 	return 0;
+}
+
+int store_opendir(struct store *st, uint64_t node, struct object **ret)
+{
+	pthread_mutex_lock(&st->lock);
+	*ret = object_ref(st, node);
+	pthread_mutex_unlock(&st->lock);
+	return *ret != NULL ? 0 : -ENOMEM;
+}
+
+void store_closedir(struct store *st, struct object *dir)
+{
+	pthread_mutex_lock(&st->lock);
+	object_unref(st, dir);
+	pthread_mutex_unlock(&st->lock);
+}
+
+int subject_by_object(struct store *st, uint64_t id, struct subject *s)
+{
+	int r;
+
+	*s = (struct subject){ 0 };
+	r = st->meta->ops->object_get(st->meta, id, &s->o);
+	if (r == 0)
+		find_object(st, s);
+	return r;
 }
 
 void subject_put(struct store *st, struct subject *s)
 {
-	bool remove = false;
-	uint64_t vid = 0;
-	int fd = -1;
+	struct version_end end = { .fd = -1 };
 
 	pthread_mutex_lock(&st->lock);
-	if (s->v != NULL) {
-		vid = s->v->vid;
-		remove = version_put(st, s->v, &fd);
-	}
+	if (s->v != NULL)
+		end = version_put(st, s->v);
 	object_unref(st, s->obj);
 	pthread_mutex_unlock(&st->lock);
 	s->v = NULL;
 	s->obj = NULL;
-	if (fd >= 0)
-		close(fd);
-	if (remove)
-		st->blobs->ops->remove(st->blobs, vid);
+	version_end_in_op(st, end);
 }
 
 int subject_save(struct store *st, struct subject *s)

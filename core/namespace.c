@@ -155,7 +155,7 @@ int store_make(struct store *st, const struct caller *who, uint64_t parent, cons
 		r = st->blobs->ops->create(st->blobs, o.vid);
 		if (r >= 0) {
 			close(r);
-			r = st->blobs->ops->publish(st->blobs, o.vid);
+			r = st->blobs->ops->publish(st->blobs, o.vid, o.vid);
 		}
 	}
 	if (r == 0)
@@ -223,7 +223,7 @@ static int create_data(struct store *st, const struct caller *who, struct versio
 	int fd = st->blobs->ops->create(st->blobs, v->vid);
 
 	if (fd >= 0 && live)
-		st->blobs->ops->publish(st->blobs, v->vid);
+		st->blobs->ops->publish(st->blobs, v->vid, v->vid);
 	pthread_mutex_lock(&st->lock);
 	v->fd = fd < 0 ? -1 : fd;
 	v->data = fd < 0 ? DATA_NONE : DATA_READY;

@@ -22,8 +22,8 @@ struct opening {
 	struct subject s;
 	enum holds holds;
 	bool changed;   /* records were changed */
-	uint64_t ask;   /* whose writers to look for */
-	int32_t *stuck; /* threads that form a circle, to be confirmed */
+	uint64_t ask;   /* the object whose writers to look for */
+	struct holding *stuck; /* who would wait for each other, to be confirmed */
 	unsigned stuck_count;
 	bool stuck_confirmed;
 	struct handle *handle;
@@ -33,7 +33,10 @@ struct opening {
 
 #define ASK_HOLDS 100
 #define ASK_STUCK 101
+#define LOOK_AGAIN 102
 #define STUCK_MAX 64
+
+#define AWAY_NS 200000000LL
 
 /* Intents */
 
@@ -62,19 +65,15 @@ static struct intent *intent_find(struct store *st, int32_t tid)
 static void version_let_go(struct store *st, struct version *v, const struct caller *who)
 {
 	struct process nobody = { 0 };
-	uint64_t vid = v->vid;
-	bool remove = false, draft;
-	int fd = -1;
+	struct version_end end = { .fd = -1 };
+	bool draft;
 
 	pthread_mutex_lock(&st->lock);
 	draft = v->role == ROLE_DRAFT && v->writers == 0;
 	if (!draft)
-		remove = version_put(st, v, &fd);
+		end = version_put(st, v);
 	pthread_mutex_unlock(&st->lock);
-	if (fd >= 0)
-		close(fd);
-	if (remove)
-		st->blobs->ops->remove(st->blobs, vid);
+	version_end(st, end);
 	if (draft)
 		draft_settle(st, v, who, &nobody);
 }
@@ -101,15 +100,13 @@ static void intents_expire(struct timer *t)
 }
 
 /* store->lock held. */
-static int intent_make(struct opening *o, struct version *v, bool write)
+static struct intent *intent_make(struct store *st, int32_t tid, uint64_t object, struct version *v, bool write)
 {
-	struct store *st = o->st;
 	struct intent *in = calloc(1, sizeof(*in));
 
 	if (in == NULL)
-		return -ENOMEM;
-	*in = (struct intent){ .tid = o->who->tid, .object = o->s.o.id, .version = v, .write = write,
-			       .at = timers_now() };
+		return NULL;
+	*in = (struct intent){ .tid = tid, .object = object, .version = v, .write = write, .at = timers_now() };
 	if (v != NULL) {
 		v->opens++;
 		v->writers += write;
@@ -118,7 +115,26 @@ static int intent_make(struct opening *o, struct version *v, bool write)
 	if (st->intents == NULL)
 		timer_arm(st->timers, &st->intent_timer, in->at + INTENT_NS);
 	HASH_ADD(hh, st->intents, tid, sizeof(in->tid), in);
-	return 0;
+	return in;
+}
+
+void intent_away(struct store *st, int32_t tid)
+{
+	struct version *overtaken = NULL;
+	struct intent *in;
+
+	if (tid == 0)
+		return;
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, tid);
+	if (in != NULL)
+		overtaken = intent_take(st, in);
+	in = intent_make(st, tid, 0, NULL, false);
+	if (in != NULL)
+		in->away = true;
+	pthread_mutex_unlock(&st->lock);
+	if (overtaken != NULL)
+		version_let_go(st, overtaken, &(struct caller){ .tid = tid });
 }
 
 /* Handles; store->lock held */
@@ -149,26 +165,59 @@ static int handle_make(struct opening *o, struct version *v, bool writer)
 
 /* The verdicts */
 
+static int prepare_first(struct opening *o, struct version *d)
+{
+	d->opens++; /* until store_prepare is done */
+	d->writers++;
+	o->prepare = d->vid;
+	return STORE_PREPARE;
+}
+
+static int wait_prepared(struct opening *o, struct version *d)
+{
+	return o->waiter == NULL ? STORE_MUST_WAIT : waiter_list(o->st, o->waiter, d->object, NULL);
+}
+
+/* The draft shares the current version's file; whoever needs either of them alone has them parted first. */
+static int unshare_first(struct opening *o, struct version *d)
+{
+	if (d->unsharing || d->data == DATA_PREPARING)
+		return wait_prepared(o, d);
+	d->unsharing = true;
+	return prepare_first(o, d);
+}
+
 static int open_this(struct opening *o, bool writer)
 {
 	struct version *v = o->s.v != NULL ? o->s.v : version_current(o->st, &o->s.o);
+	struct version *d = o->s.obj != NULL ? o->s.obj->draft : NULL;
 
+	if (d != NULL && d->extends && v != NULL && v->vid == d->base)
+		return unshare_first(o, d);
 	return v == NULL ? -ENOMEM : handle_make(o, v, writer);
+}
+
+static bool current_in_use(struct opening *o)
+{
+	struct version *v = version_find(o->st, o->s.o.vid);
+
+	return v != NULL && v->opens > (v == o->s.v ? 1u : 0u);
 }
 
 /* A draft whose bytes are not there yet is prepared by whoever comes first, without locks. */
 static int open_draft_data(struct opening *o, struct version *d)
 {
+	if (d->data == DATA_READY && d->extends && o->write && (o->flags & (O_ACCMODE | O_APPEND | O_TRUNC)) != (O_WRONLY | O_APPEND))
+		return unshare_first(o, d);
 	if (d->data == DATA_READY)
 		return handle_make(o, d, o->write);
 	if (d->data == DATA_PREPARING)
-		return o->waiter == NULL ? STORE_MUST_WAIT : waiter_list(o->st, o->waiter, d->object, NULL);
+		return wait_prepared(o, d);
 	d->data = DATA_PREPARING;
-	d->opens++; /* until store_prepare is done */
-	d->writers++;
+	d->extends = draft_may_extend(o->st, &o->s.o, o->flags, current_in_use(o));
+	d->start_size = o->s.o.size;
 	d->base = o->s.o.state == OBJECT_READY && (o->flags & O_TRUNC) == 0 && o->s.o.size > 0 ? o->s.o.vid : 0;
-	o->prepare = d->vid;
-	return STORE_PREPARE;
+	return prepare_first(o, d);
 }
 
 static int begin_draft(struct opening *o, struct version **ret)
@@ -197,6 +246,12 @@ static int open_draft(struct opening *o)
 	return r;
 }
 
+/* The kernel does not look a name up a third time. */
+static bool was_sent(const struct intent *in, const struct version *d)
+{
+	return (in->version == d && !in->looked_up) || (in->away && timers_now() - in->at < AWAY_NS);
+}
+
 /* The name is not looked up again by whoever opens through /proc/PID/fd or a file bind mount: such a writer, and one
  * whose thread is unknown, writes the draft through the node that it has. */
 static int redirect_to_draft(struct opening *o)
@@ -209,35 +264,17 @@ static int redirect_to_draft(struct opening *o)
 		return r;
 	pthread_mutex_lock(&o->st->lock);
 	in = intent_find(o->st, o->who->tid);
-	if (o->who->tid == 0 || (in != NULL && in->version == d && !in->looked_up)) {
+	if (o->who->tid == 0 || (in != NULL && was_sent(in, d))) {
 		r = open_draft_data(o, d);
-		if (in != NULL && r == 0) {
-			d->opens--;
-			intent_take(o->st, in);
-		}
+		if (in != NULL && r == 0)
+			o->let_go = intent_take(o->st, in);
 	} else {
 		if (in != NULL)
 			o->let_go = intent_take(o->st, in);
-		r = intent_make(o, d, o->write);
-		if (r == 0)
-			r = -ESTALE;
+		r = intent_make(o->st, o->who->tid, o->s.o.id, d, o->write) != NULL ? -ESTALE : -ENOMEM;
 	}
 	pthread_mutex_unlock(&o->st->lock);
 	return r;
-}
-
-static int redirect_to_name(struct opening *o)
-{
-	struct intent *in;
-
-	pthread_mutex_lock(&o->st->lock);
-	in = intent_find(o->st, o->who->tid);
-	if (in != NULL)
-		o->let_go = intent_take(o->st, in);
-	if (o->who->tid != 0)
-		intent_make(o, NULL, false);
-	pthread_mutex_unlock(&o->st->lock);
-	return -ESTALE;
 }
 
 static int wait_for(struct opening *o, struct wait_limit *limit)
@@ -257,7 +294,7 @@ static int wait_for(struct opening *o, struct wait_limit *limit)
 	else
 		r = waiter_list(st, o->waiter, obj, limit);
 	if (obj != NULL && obj->draft != NULL)
-		o->ask = obj->draft->vid;
+		o->ask = obj->id;
 	object_unref(st, obj);
 	pthread_mutex_unlock(&st->lock);
 	return r;
@@ -283,7 +320,7 @@ static int act(struct opening *o, enum open_verdict verdict)
 	case OPEN_WAIT_CLOSE:
 		return wait_for(o, &o->st->closing_limit);
 	case OPEN_LOOK_UP:
-		return redirect_to_name(o);
+		return LOOK_AGAIN;
 	case OPEN_LOOK_UP_DRAFT:
 		return redirect_to_draft(o);
 	case OPEN_ASK_HOLDS:
@@ -309,8 +346,7 @@ static struct open_question question(struct opening *o)
 	};
 
 	q.standing = o->s.o.vid == o->node ? NODE_CURRENT : q.is_draft ? NODE_DRAFT : NODE_OUTDATED;
-	if (d != NULL)
-		o->ask = d->vid;
+	o->ask = o->s.o.id;
 	return q;
 }
 
@@ -327,16 +363,12 @@ static int open_intended(struct opening *o, bool *done)
 	in = intent_find(st, o->who->tid);
 	if (in != NULL && in->version != NULL && in->version->vid == o->node) {
 		v = in->version;
-		if (v->role != ROLE_DRAFT && o->write) {
-			r = 0; /* published meanwhile: the rule decides anew */
-		} else {
-			r = v->role == ROLE_DRAFT ? open_draft_data(o, v) : handle_make(o, v, o->write);
+		if (v->role == ROLE_DRAFT || !o->write) {
+			r = v->role == ROLE_DRAFT ? open_draft_data(o, v) : handle_make(o, v, false);
 			*done = true;
-		}
-		if (r == 0) { /* while the draft is prepared, the intent keeps it */
-			v->opens--;
-			intent_take(st, in);
-		}
+		} /* else: what it was sent to is no draft (any more), and the rule decides anew */
+		if (*done && r == 0) /* while the draft is prepared, the intent keeps it */
+			o->let_go = intent_take(st, in);
 	}
 	pthread_mutex_unlock(&st->lock);
 	return r;
@@ -351,8 +383,10 @@ static int open_once(struct opening *o)
 
 	op_begin(&op, o->st, o->who);
 	r = subject_get(o->st, o->node, &o->s);
+	if (r == -ENOENT && o->waiter != NULL && o->waiter->object_id != 0)
+		r = subject_by_object(o->st, o->waiter->object_id, &o->s);
 	if (r == -ENOENT)
-		r = -ESTALE;
+		r = LOOK_AGAIN;
 	if (r == 0)
 		r = open_intended(o, &done);
 	if (r == 0 && !done) {
@@ -366,7 +400,10 @@ static int open_once(struct opening *o)
 	if (o->let_go != NULL)
 		version_let_go(o->st, o->let_go, o->who);
 	o->let_go = NULL;
-	return r;
+	if (r != LOOK_AGAIN)
+		return r;
+	intent_away(o->st, o->who->tid);
+	return -ESTALE;
 }
 
 /* Most opens: a reader of what is in use already. */
@@ -375,7 +412,7 @@ static struct handle *open_in_use(struct opening *o)
 	struct version *v;
 
 	pthread_mutex_lock(&o->st->lock);
-	v = version_find(o->st, o->node);
+	v = intent_find(o->st, o->who->tid) == NULL ? version_find(o->st, o->node) : NULL;
 	if (v != NULL && v->role == ROLE_CURRENT && v->object->draft == NULL && !v->object->gone)
 		handle_make(o, v, false);
 	pthread_mutex_unlock(&o->st->lock);
@@ -386,7 +423,7 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 	       struct handle **ret, uint64_t *prepare_vid)
 {
 	const struct caller anonymous = { .uid = who->uid, .gid = who->gid };
-	int32_t stuck[STUCK_MAX];
+	struct holding stuck[STUCK_MAX];
 	struct opening o = {
 		.st = st, .who = who, .node = node, .flags = flags, .waiter = waiter, .stuck = stuck,
 		.write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0,
@@ -403,10 +440,10 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 	while ((r = open_once(&o)) == ASK_HOLDS || r == ASK_STUCK) {
 		if (r == ASK_HOLDS)
 			o.holds = st->hooks.holds(st->hooks_arg, who->tid, o.ask) ? HOLDS_YES : HOLDS_NO;
-		else if (st->hooks.others_hold(st->hooks_arg, o.ask, stuck, o.stuck_count))
-			o.who = &anonymous; /* somebody who is not waiting may finish it */
-		else
+		else if (st->hooks.only_these_hold(st->hooks_arg, stuck, o.stuck_count))
 			o.stuck_confirmed = true;
+		else
+			o.who = &anonymous; /* somebody who is not waiting may finish it, or a close is on its way */
 	}
 	*ret = o.handle;
 	*prepare_vid = o.prepare;
@@ -425,9 +462,10 @@ uint64_t intent_node(struct store *st, const struct caller *who, const struct me
 {
 	struct intent *in = intent_find(st, who->tid);
 
-	if (in == NULL || in->object != o->id)
+	if (in == NULL || (in->object != 0 && in->object != o->id) || (in->version == NULL && o->state != OBJECT_READY))
 		return 0;
-	if (in->version == NULL) {
+	in->object = o->id;
+	if (in->version == NULL) { /* a reader, who gets the version that is current now even if it is replaced meanwhile */
 		in->version = version_current(st, o);
 		if (in->version != NULL)
 			in->version->opens++;
@@ -444,13 +482,13 @@ int store_prepare_is_quick(struct store *st, uint64_t vid)
 
 	pthread_mutex_lock(&st->lock);
 	v = version_find(st, vid);
-	if (v != NULL)
+	if (v != NULL && !(v->extends && v->data == DATA_PREPARING))
 		base = v->base;
 	pthread_mutex_unlock(&st->lock);
 	return base == 0 || st->blobs->ops->stat(st->blobs, base, &from) < 0 || from.st_size <= 65536;
 }
 
-static int fill_draft(struct store *st, uint64_t vid, uint64_t base, int *fd)
+static int copy_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 {
 	struct blobs *b = st->blobs;
 	int from, r;
@@ -470,37 +508,106 @@ static int fill_draft(struct store *st, uint64_t vid, uint64_t base, int *fd)
 	return r;
 }
 
-int store_prepare(struct store *st, uint64_t vid)
-{
-	static const struct caller nobody;
-	struct version *v;
-	struct stat start = { 0 };
-	struct op op;
-	uint64_t base = 0;
-	int fd = -1, r;
+struct recorded {
+	struct meta_commit c;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+	int result;
+};
 
-	pthread_mutex_lock(&st->lock);
-	v = version_find(st, vid);
-	if (v != NULL)
-		base = v->base;
-	pthread_mutex_unlock(&st->lock);
-	if (v == NULL)
-		return -ESTALE;
-	r = fill_draft(st, vid, base, &fd);
+static void now_recorded(struct meta_commit *c, int r)
+{
+	struct recorded *w = (struct recorded *)c;
+
+	pthread_mutex_lock(&w->lock);
+	w->done = true;
+	w->result = r;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* Waits until everything up to now is recorded. */
+static int record_now(struct store *st)
+{
+	struct recorded w = { .c.done = now_recorded, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+	st->meta->ops->begin(st->meta);
+	st->meta->ops->end(st->meta, META_RECORDED, &w.c);
+	pthread_mutex_lock(&w.lock);
+	while (!w.done)
+		pthread_cond_wait(&w.cond, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	return w.result;
+}
+
+/* That there is a draft has to be recorded before the file of a published version grows. */
+static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
+{
+	int r = record_now(st);
+
+	if (r == 0)
+		r = st->blobs->ops->share(st->blobs, base, vid);
+	if (r < 0)
+		return r;
+	*fd = st->blobs->ops->open(st->blobs, vid);
+	return *fd < 0 ? *fd : 0;
+}
+
+static void prepared(struct store *st, struct version *v, int fd, int r)
+{
+	struct stat start = { 0 };
+
 	if (r == 0)
 		fstat(fd, &start);
-
-	op_begin(&op, st, &nobody);
 	pthread_mutex_lock(&st->lock);
-	v->opens--;
-	v->writers--;
 	v->fd = fd;
 	v->data = r == 0 ? DATA_READY : DATA_NONE;
 	v->start_size = start.st_size;
 	v->start_mtime = ns_of(&start.st_mtim);
 	pthread_mutex_unlock(&st->lock);
+}
+
+static int prepare_data(struct store *st, struct version *v)
+{
+	int fd = -1, r = v->extends ? share_base(st, v->vid, v->base, &fd) : -EOPNOTSUPP;
+
+	if (r < 0) {
+		v->extends = false;
+		r = copy_base(st, v->vid, v->base, &fd);
+	}
+	prepared(st, v, fd, r);
+	return r;
+}
+
+int store_prepare(struct store *st, uint64_t vid)
+{
+	static const struct caller nobody;
+	struct process maker = { 0 };
+	struct version *v;
+	bool unsharing, idle;
+	struct op op;
+	int r;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, vid); /* whoever was told to prepare holds it open */
+	unsharing = v != NULL && v->unsharing;
+	pthread_mutex_unlock(&st->lock);
+	if (v == NULL)
+		return -ESTALE;
+	r = unsharing ? draft_unshare(st, v) : prepare_data(st, v);
+
+	op_begin(&op, st, &nobody);
+	pthread_mutex_lock(&st->lock);
+	v->writers--;
+	idle = r < 0 && v->writers == 0;
+	if (!idle)
+		v->opens--;
+	pthread_mutex_unlock(&st->lock);
 	waiters_wake(&op, v->object, 0);
 	op_end(&op, 0, META_READ, NULL);
+	if (idle)
+		draft_settle(st, v, &nobody, &maker); /* nobody will come for it */
 	return r;
 }
 

@@ -8,7 +8,8 @@
  *                     while sealed: wait for the close           sealed: wait for the close
  *  READY    draft     its own writers: draft; others: look up    draft; while sealed: wait for the close
  *  READY    live      this                                       in place
- *  any      outdated  look up                                    look up
+ *  READY    outdated  look up                                    as current
+ *  other    outdated  look up                                    look up
  *  gone     draft     its own writers: draft; others: look up    draft
  *  gone     other     this                                       look up
  *
@@ -60,13 +61,13 @@ static enum open_verdict write_rule(const struct open_question *q)
 {
 	if (q->gone)
 		return q->is_draft ? OPEN_DRAFT : OPEN_LOOK_UP;
-	if (q->standing == NODE_OUTDATED)
+	if (q->standing == NODE_OUTDATED && (q->state != OBJECT_READY || q->live))
 		return OPEN_LOOK_UP;
 	if (q->state == OBJECT_READY && q->live)
 		return OPEN_IN_PLACE;
 	if (closing(q))
 		return OPEN_WAIT_CLOSE;
-	if (q->state == OBJECT_READY && q->standing == NODE_CURRENT)
+	if (q->state == OBJECT_READY && q->standing != NODE_DRAFT)
 		return OPEN_LOOK_UP_DRAFT;
 	return OPEN_DRAFT;
 }

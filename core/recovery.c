@@ -74,7 +74,17 @@ static int settle_unpublished(struct op *op, struct meta_object *o, const struct
 	return r == 0 && verdict == DRAFT_FAIL ? future_fail(op, &s, EOWNERDEAD, reason) : r;
 }
 
-static int settle_draft(struct op *op, const struct meta_draft *d, bool *keep)
+/* A draft that only appended may share the file of the current version, which then has a tail that nobody published. */
+static int undo_append(struct store *st, const struct meta_object *o)
+{
+	struct stat bytes;
+
+	if (st->blobs->ops->stat(st->blobs, o->vid, &bytes) < 0 || bytes.st_nlink < 2)
+		return 0;
+	return st->blobs->ops->unshare(st->blobs, o->vid, o->size);
+}
+
+int settle_recorded(struct op *op, const struct meta_draft *d, uint64_t *as)
 {
 	struct store *st = op->st;
 	struct process nobody = { 0 };
@@ -96,15 +106,19 @@ static int settle_draft(struct op *op, const struct meta_draft *d, bool *keep)
 		.death_waits = st->options.producer_death_waits,
 	};
 	verdict = draft_rule(&q);
-	*keep = verdict == DRAFT_PUBLISH || (draft_keeps_bytes(&q) && bytes.st_size > 0);
-	if (verdict == DRAFT_PUBLISH)
+	if (verdict == DRAFT_PUBLISH) {
+		*as = d->vid;
 		return draft_publish(op, &o, d->vid, &bytes, &nobody, o.uid);
-	r = path_of(st, d->object, key);
+	}
+	if (q.replaces)
+		r = undo_append(st, &o);
+	if (r == 0)
+		r = path_of(st, d->object, key);
 	if (r == 0)
 		r = st->meta->ops->draft_delete(st->meta, d->object);
 	if (r == 0)
 		r = settle_unpublished(op, &o, &q, verdict);
-	return r == 0 && *keep ? aborted_keep(op, key, &o, d->vid, &bytes) : r;
+	return r == 0 && draft_keeps_bytes(&q) && bytes.st_size > 0 ? aborted_keep(op, key, &o, d->vid, &bytes, as) : r;
 }
 
 static int recover_drafts(struct store *st)
@@ -117,13 +131,13 @@ static int recover_drafts(struct store *st)
 	r = st->meta->ops->draft_list(st->meta, add_draft, &l);
 	op_end(&op, 0, META_READ, NULL);
 	for (size_t i = 0; r == 0 && i < l.n; i++) {
-		bool keep = false;
+		uint64_t as = 0;
 
 		op_begin(&op, st, NULL);
-		r = settle_draft(&op, &l.drafts[i], &keep);
+		r = settle_recorded(&op, &l.drafts[i], &as);
 		r = op_end(&op, r, META_LATER, NULL);
-		if (r == 0 && keep)
-			r = st->blobs->ops->publish(st->blobs, l.drafts[i].vid);
+		if (r == 0 && as != 0)
+			r = st->blobs->ops->publish(st->blobs, l.drafts[i].vid, as);
 	}
 	free(l.drafts);
 	return r;
@@ -160,7 +174,7 @@ static int recover_file(struct store *st, uint64_t vid)
 	r = st->meta->ops->object_by_version(st->meta, vid, &o);
 	op_end(&op, 0, META_READ, NULL);
 	if (r == 0 && o.state == OBJECT_READY)
-		return st->blobs->ops->publish(st->blobs, vid);
+		return st->blobs->ops->publish(st->blobs, vid, vid);
 	return r == 0 || r == -ENOENT ? st->blobs->ops->remove(st->blobs, vid) : r;
 }
 
@@ -175,10 +189,51 @@ static int recover_files(struct store *st)
 	return r;
 }
 
+/* Torn bytes whose file was not moved in time. */
+
+struct torn {
+	struct meta_aborted a[64];
+	unsigned n;
+	uint64_t after;
+};
+
+static int add_torn(void *arg, const struct meta_aborted *a)
+{
+	struct torn *t = arg;
+
+	if (a->object > t->after)
+		t->a[t->n++] = *a;
+	return t->n == 64;
+}
+
+static int recover_torn(struct store *st)
+{
+	struct torn *t = calloc(1, sizeof(*t));
+	struct stat bytes;
+	struct op op;
+	int r = t == NULL ? -ENOMEM : 1;
+
+	while (r > 0) {
+		t->n = 0;
+		op_begin(&op, st, NULL);
+		r = st->meta->ops->aborted_list(st->meta, add_torn, t);
+		op_end(&op, 0, META_READ, NULL);
+		for (unsigned i = 0; i < t->n; i++) {
+			t->after = t->a[i].object;
+			if (st->blobs->ops->stat(st->blobs, t->after, &bytes) < 0)
+				st->blobs->ops->publish(st->blobs, t->a[i].draft, t->after);
+		}
+	}
+	free(t);
+	return r;
+}
+
 int store_recover(struct store *st)
 {
 	int r = recover_drafts(st);
 
+	if (r == 0)
+		r = recover_torn(st);
 	if (r == 0)
 		r = recover_files(st);
 	return r == 0 ? recover_garbage(st) : r;

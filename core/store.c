@@ -12,37 +12,52 @@ void op_begin(struct op *op, struct store *st, const struct caller *who)
 	st->meta->ops->begin(st->meta);
 }
 
-/* The record of a removal goes away with the file. */
-static void remove_data(struct store *st, uint64_t vid)
+/* The record of a removal goes away with the file. When the file cannot be removed it stays recorded as garbage, and
+ * the next start tries again. */
+void version_end_in_op(struct store *st, struct version_end end)
+{
+	if (end.fd >= 0)
+		close(end.fd);
+	if (end.remove != 0 && st->blobs->ops->remove(st->blobs, end.remove) == 0)
+		st->meta->ops->garbage_remove(st->meta, end.remove);
+}
+
+void version_end(struct store *st, struct version_end end)
 {
 	struct op op;
-	int r = st->blobs->ops->remove(st->blobs, vid);
 
-	if (r < 0)
-		return; /* stays recorded as garbage: the next start tries again */
+	if (end.fd >= 0)
+		close(end.fd);
+	if (end.remove == 0 || st->blobs->ops->remove(st->blobs, end.remove) < 0)
+		return;
 	op_begin(&op, st, NULL);
-	r = st->meta->ops->garbage_remove(st->meta, vid);
-	op_end(&op, r, META_LATER, NULL);
+	op_end(&op, st->meta->ops->garbage_remove(st->meta, end.remove), META_LATER, NULL);
+}
+
+void version_release(struct store *st, struct version *v)
+{
+	struct version_end end;
+
+	pthread_mutex_lock(&st->lock);
+	end = version_put(st, v);
+	pthread_mutex_unlock(&st->lock);
+	version_end(st, end);
 }
 
 /* Gives up the hold that op_remove_data took on a version in use; the last one to let go removes the file. */
 static void release_removed(struct store *st, uint64_t vid, bool recorded)
 {
+	struct version_end end = { .fd = -1, .remove = recorded ? vid : 0 };
 	struct version *v;
-	bool remove = recorded;
-	int fd = -1;
 
 	pthread_mutex_lock(&st->lock);
 	v = version_find(st, vid);
 	if (v != NULL) {
 		v->unlinked_data = recorded;
-		remove = version_put(st, v, &fd);
+		end = version_put(st, v);
 	}
 	pthread_mutex_unlock(&st->lock);
-	if (fd >= 0)
-		close(fd);
-	if (remove)
-		remove_data(st, vid);
+	version_end(st, end);
 }
 
 static void after_commit(struct meta_commit *c, int r)
@@ -54,10 +69,8 @@ static void after_commit(struct meta_commit *c, int r)
 			release_removed(a->st, a->removals[i], r == 0);
 	if (a->user != NULL)
 		a->user->done(a->user, r);
-	if (a->publishes && r < 0) {
-		publication_retry(a);
-		return;
-	}
+	if (a->settles != 0 && r < 0)
+		draft_settle_later(a->st, a->settles);
 	free(a);
 }
 
@@ -129,7 +142,7 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 		 * failed in the middle, the engine knows. */
 		m->ops->end(m, op->after != NULL ? META_ABANDON : META_READ, NULL);
 		if (op->after != NULL) {
-			op->after->publishes = false;
+			op->after->settles = 0; /* whoever settles sees to it */
 			after_commit(&op->after->c, r);
 		}
 	} else if (op->after != NULL) {
@@ -202,9 +215,9 @@ static bool no_holds(void *arg, int32_t tid, uint64_t node)
 	return false;
 }
 
-static bool no_others(void *arg, uint64_t node, const int32_t *tids, unsigned n)
+static bool believe_holds(void *arg, const struct holding *h, unsigned n)
 {
-	return false;
+	return true;
 }
 
 static void no_invalidate(void *arg, uint64_t parent, const char *name)
@@ -215,7 +228,7 @@ static void no_event(void *arg, const struct meta_event *e)
 {
 }
 
-static const struct store_hooks no_hooks = { no_process, no_holds, no_others, no_invalidate, no_event };
+static const struct store_hooks no_hooks = { no_process, no_holds, believe_holds, no_invalidate, no_event };
 
 int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,
 		   const struct store_options *options, struct store **ret)

@@ -44,13 +44,19 @@ struct process {
 	enum fate fate;
 };
 
+/* A thread that opened an object for writing. */
+struct holding {
+	int32_t tid;
+	uint64_t object;
+};
+
 /* What core asks of its host. Called without locks. */
 struct store_hooks {
 	void (*process)(void *arg, int32_t tid, struct process *p);
-	/* Does the process of tid have this node open for writing, by itself or inherited? */
-	bool (*holds)(void *arg, int32_t tid, uint64_t node);
-	/* Does any process but those of the n tids have it open for writing? */
-	bool (*others_hold)(void *arg, uint64_t node, const int32_t *tids, unsigned n);
+	/* Does the process of tid have this object open for writing, by itself or inherited? */
+	bool (*holds)(void *arg, int32_t tid, uint64_t object);
+	/* Does each of these threads' processes really have its object open for writing, and nobody else any of them? */
+	bool (*only_these_hold)(void *arg, const struct holding *h, unsigned n);
 	/* The name may mean something else now. */
 	void (*invalidate)(void *arg, uint64_t parent, const char *name);
 	/* Something happened; e is valid during the call. */
@@ -105,6 +111,9 @@ int store_readlink(struct store *st, uint64_t node, char target[static PATH_MAX]
  * end. Entries that come and go meanwhile may or may not be seen; all others are seen once. */
 int store_readdir(struct store *st, const struct caller *who, uint64_t node, uint64_t after, unsigned limit,
 		  int (*fn)(void *arg, const struct meta_dentry *d, const struct entry *e), void *arg);
+/* An open directory can still be looked at when it was removed. */
+int store_opendir(struct store *st, uint64_t node, struct object **ret);
+void store_closedir(struct store *st, struct object *dir);
 int store_parent(struct store *st, uint64_t node, uint64_t *parent);
 
 /* ---- Attributes: core/attributes.c ---- */
@@ -120,7 +129,7 @@ struct attribute_change {
 	int64_t atime, mtime; /* nanoseconds; INT64_MIN means now */
 };
 
-int store_getattr(struct store *st, uint64_t node, struct entry *e);
+int store_getattr(struct store *st, const struct caller *who, uint64_t node, struct entry *e);
 int store_setattr(struct store *st, uint64_t node, const struct attribute_change *ch, struct entry *e,
 		  struct meta_commit *c);
 /* Returns the length; size 0 asks for it. Reading the hash reads all of the data, so call it where that may block. */
@@ -139,11 +148,12 @@ struct waiter {
 	struct object *object; /* what is waited for, or NULL: a key that is not there, below */
 	uint64_t parent;
 	char *name;
+	uint64_t object_id; /* what was waited for last */
 	int32_t tid;
 	uint32_t uid;
 	int64_t since; /* wall clock */
 	bool listed, cancelled;
-	bool lingers; /* a reader with O_NONBLOCK: its thread does something else */
+	bool lingers; /* the waiter of a handle (O_NONBLOCK): its thread does something else */
 	bool waking; /* taken off the list by somebody who is about to call wake */
 	bool impatient; /* has waited for a close in vain */
 	int result; /* what it is woken with */
@@ -212,6 +222,8 @@ bool store_cancel_wait(struct store *st, struct waiter *w);
 int handle_fd(struct handle *h);
 uint64_t handle_vid(const struct handle *h);
 bool handle_is_final(const struct handle *h); /* its bytes never change again */
+/* Before its file is changed in any way but by appending to it. May copy. */
+int store_make_private(struct handle *h);
 /* A writer or an inheritor closes a descriptor of h. */
 int store_flush(struct handle *h, const struct caller *who, struct meta_commit *c);
 /* Record what was just flushed as failed: nothing will be published. */

@@ -55,6 +55,7 @@ int waiter_list(struct store *st, struct waiter *w, struct object *obj, struct w
 	if (w->cancelled)
 		return -EINTR;
 	w->object = obj;
+	w->object_id = obj->id;
 	obj->refs++;
 	DL_APPEND(obj->waiters, w);
 	list_in_all(st, w, limit);
@@ -139,11 +140,15 @@ static void unlist(struct store *st, struct waiter *w)
 	limit_remove(w);
 }
 
-static void move_to_woken(struct op *op, struct waiter *w, int r)
+/* current: what its object has just been published as, or NULL. A handle takes it at once: it might be replaced
+ * before it is asked again. */
+static void move_to_woken(struct op *op, struct waiter *w, int r, struct version *current)
 {
 	unlist(op->st, w);
 	w->result = r;
 	w->waking = true;
+	if (w->lingers && r == 0 && current != NULL)
+		handle_take(w, current);
 	DL_APPEND(op->woken, w);
 }
 
@@ -154,7 +159,7 @@ void waiters_wake(struct op *op, struct object *obj, int r)
 	pthread_mutex_lock(&op->st->lock);
 	obj->refs++; /* the last waiter would take it away */
 	DL_FOREACH_SAFE(obj->waiters, w, tmp)
-		move_to_woken(op, w, r);
+		move_to_woken(op, w, r, obj->current);
 	object_unref(op->st, obj);
 	pthread_mutex_unlock(&op->st->lock);
 }
@@ -168,7 +173,7 @@ void waiters_wake_absent(struct op *op, uint64_t parent, const char *name)
 	ab = op->st->absents != NULL ? absent_find(op->st, parent, name) : NULL;
 	list = ab != NULL ? ab->waiters : NULL;
 	DL_FOREACH_SAFE(list, w, tmp)
-		move_to_woken(op, w, 0); /* frees ab with the last one */
+		move_to_woken(op, w, 0, NULL); /* frees ab with the last one */
 	pthread_mutex_unlock(&op->st->lock);
 }
 
@@ -232,7 +237,7 @@ void waiters_start(struct store *st)
 struct endless {
 	struct store *st;
 	int32_t asker;
-	int32_t *tids; /* who would be stuck */
+	struct holding *held; /* who would be stuck */
 	unsigned *n, max;
 	struct object *path[64];
 	unsigned depth;
@@ -248,14 +253,14 @@ static struct waiter *waiter_of(struct store *st, int32_t tid)
 
 static bool object_is_stuck(struct endless *e, struct object *obj);
 
-static bool writer_is_stuck(struct endless *e, int32_t tid)
+static bool writer_is_stuck(struct endless *e, int32_t tid, uint64_t object)
 {
 	struct waiter *w;
 
 	if (tid == 0)
 		return false;
 	if (*e->n < e->max)
-		e->tids[(*e->n)++] = tid;
+		e->held[(*e->n)++] = (struct holding){ tid, object };
 	if (tid == e->asker)
 		return true;
 	w = waiter_of(e->st, tid);
@@ -274,14 +279,14 @@ static bool object_is_stuck(struct endless *e, struct object *obj)
 		return false;
 	e->path[e->depth++] = obj;
 	DL_FOREACH(obj->draft->writer_list, h)
-		stuck = stuck && writer_is_stuck(e, h->tid);
+		stuck = stuck && writer_is_stuck(e, h->tid, obj->id);
 	e->depth--;
 	return stuck;
 }
 
-bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, int32_t *tids, unsigned *n, unsigned max)
+bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, struct holding *held, unsigned *n, unsigned max)
 {
-	struct endless e = { .st = st, .asker = tid, .tids = tids, .n = n, .max = max };
+	struct endless e = { .st = st, .asker = tid, .held = held, .n = n, .max = max };
 
 	*n = 0;
 	return tid != 0 && object_is_stuck(&e, obj);

@@ -200,7 +200,8 @@ static int give(const char *text, int len, void *value, size_t size)
 
 /* The hash: computed once per version, when somebody asks. */
 
-static int hash_file(int fd, char hex[static 65])
+/* Of the first `left` bytes: an append may be under way behind them. */
+static int hash_file(int fd, int64_t left, char hex[static 65])
 {
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
@@ -210,8 +211,10 @@ static int hash_file(int fd, char hex[static 65])
 	ssize_t n = -1;
 
 	if (ctx != NULL && buf != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1)
-		while ((n = read(fd, buf, size)) > 0)
+		while ((n = read(fd, buf, left < (int64_t)size ? (size_t)left : size)) > 0) {
 			EVP_DigestUpdate(ctx, buf, (size_t)n);
+			left -= n;
+		}
 	if (n == 0)
 		EVP_DigestFinal_ex(ctx, digest, &len);
 	EVP_MD_CTX_free(ctx);
@@ -269,7 +272,7 @@ static int get_hash(struct store *st, uint64_t node, void *value, size_t size)
 		return r;
 	if (r == 0 && size > 0) { /* asking for the length is no reason to read all of it */
 		fd = st->blobs->ops->open(st->blobs, node);
-		r = fd < 0 ? fd : hash_file(fd, hex);
+		r = fd < 0 ? fd : hash_file(fd, o.live ? INT64_MAX : o.size, hex);
 		if (fd >= 0)
 			close(fd);
 		if (r < 0)

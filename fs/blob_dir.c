@@ -92,20 +92,31 @@ static int remove_file(struct blobs *b, uint64_t vid)
 	return r == -ENOENT ? 0 : r;
 }
 
-static int publish(struct blobs *b, uint64_t vid)
+static int publish(struct blobs *b, uint64_t vid, uint64_t as)
 {
 	char from[24], to[24], shard[4];
 
 	draft_name(vid, from);
-	data_name(vid, to);
+	data_name(as, to);
 	if (renameat(dir_of(b)->drafts, from, dir_of(b)->data, to) == 0)
 		return 0;
 	if (errno != ENOENT)
 		return -errno;
-	snprintf(shard, sizeof(shard), "%02x", (unsigned)(vid & 0xff));
+	snprintf(shard, sizeof(shard), "%02x", (unsigned)(as & 0xff));
 	if (mkdirat(dir_of(b)->data, shard, 0700) < 0)
 		return errno == EEXIST ? 0 : -errno; /* the file is there already, or nowhere */
 	return renameat(dir_of(b)->drafts, from, dir_of(b)->data, to) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static int share(struct blobs *b, uint64_t vid, uint64_t draft)
+{
+	char from[24], to[24];
+
+	data_name(vid, from);
+	draft_name(draft, to);
+	if (linkat(dir_of(b)->data, from, dir_of(b)->drafts, to, 0) < 0)
+		return -errno;
+	return 0;
 }
 
 static int copy_by_hand(int from, int to)
@@ -150,6 +161,34 @@ static int copy(struct blobs *b, int from, int to)
 	return 0;
 }
 
+static int copy_start(struct blobs *b, int from, int to, int64_t size)
+{
+	int r = copy(b, from, to);
+
+	return r == 0 && ftruncate(to, size) < 0 ? -errno : r;
+}
+
+static int unshare(struct blobs *b, uint64_t vid, int64_t size)
+{
+	char name[24], temporary[32];
+	int from = open_file(b, vid), to, r;
+
+	if (from < 0)
+		return from;
+	data_name(vid, name);
+	snprintf(temporary, sizeof(temporary), "%016llx.private", (unsigned long long)vid);
+	to = openat(dir_of(b)->drafts, temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	r = to < 0 ? -errno : copy_start(b, from, to, size);
+	if (r == 0 && renameat(dir_of(b)->drafts, temporary, dir_of(b)->data, name) < 0)
+		r = -errno;
+	if (r < 0)
+		unlinkat(dir_of(b)->drafts, temporary, 0);
+	if (to >= 0)
+		close(to);
+	close(from);
+	return r;
+}
+
 static int sync_file(struct blobs *b, int fd)
 {
 	if (fsync(fd) < 0 || fsync(dir_of(b)->drafts) < 0)
@@ -190,6 +229,8 @@ static const struct blob_ops blob_dir_ops = {
 	.create = create,
 	.open = open_file,
 	.publish = publish,
+	.share = share,
+	.unshare = unshare,
 	.remove = remove_file,
 	.stat = stat_file,
 	.copy = copy,

@@ -87,13 +87,14 @@ int control_getattr(struct fs *fs, fuse_ino_t ino, struct stat *st)
 
 static bool entry_param(struct fs *fs, const struct control_entry *c, struct fuse_entry_param *p)
 {
+	const struct caller nobody = { 0 };
 	struct entry e;
 
 	if (c->what == LISTED_FILE) {
 		*p = (struct fuse_entry_param){ .ino = node_in(VIEW_CONTROL, c->id), .generation = 1 };
 		return control_getattr(fs, p->ino, &p->attr) == 0;
 	}
-	if (store_getattr(fs->store, c->id, &e) < 0)
+	if (store_getattr(fs->store, &nobody, c->id, &e) < 0)
 		return false;
 	reply_entry_param(c->view, &e, p);
 	p->entry_timeout = 3600;

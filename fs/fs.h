@@ -5,8 +5,8 @@
  *   VIEW_KEYS     the mount itself; 1 is its root, 2 the root of aborted/
  *   VIEW_CONTROL  .promisefs and the files in it
  *   VIEW_FUTURE   below .promisefs/future/
- *   VIEW_AWAIT    below .promisefs/await/, for what is there
- *   VIEW_ABSENT   below .promisefs/await/, for what is not: numbers from a table, until forgotten
+ *   VIEW_AWAIT    directories below .promisefs/await/
+ *   VIEW_AWAITED  files below it, there or not: each look-up gives a number of its own, until it is forgotten
  *
  * Locks: files, listeners, the registry of waiting opens, the table of backing files: each has its own mutex. Only the
  * registry is held while core is called (store_cancel_wait). */
@@ -24,7 +24,7 @@
 #include <stdint.h>
 #include <uthash.h>
 
-enum view { VIEW_KEYS, VIEW_CONTROL, VIEW_FUTURE, VIEW_AWAIT, VIEW_ABSENT };
+enum view { VIEW_KEYS, VIEW_CONTROL, VIEW_FUTURE, VIEW_AWAIT, VIEW_AWAITED };
 
 #define VIEW_SHIFT 56
 
@@ -59,7 +59,7 @@ struct fs_options {
 
 struct backing;
 struct listener;
-struct absent_node;
+struct awaited;
 struct open_request;
 
 struct fs {
@@ -85,9 +85,9 @@ struct fs {
 	struct listener *listeners;
 	atomic_uint listener_count;
 
-	pthread_mutex_t absent_lock;
-	struct absent_node *absent; /* by id */
-	uint64_t next_absent;
+	pthread_mutex_t awaited_lock;
+	struct awaited *awaited; /* by id */
+	uint64_t next_awaited;
 
 	atomic_ullong requests[64]; /* by FUSE opcode group, see metrics.c */
 };
@@ -154,6 +154,9 @@ void ops_open(struct fuse_lowlevel_ops *ops);
 void ops_data(struct fuse_lowlevel_ops *ops);
 void ops_directories(struct fuse_lowlevel_ops *ops);
 
+/* invalidate.c; parent is a node of VIEW_KEYS */
+void fs_invalidate(struct fs *fs, uint64_t parent, const char *name);
+
 /* ops_open.c: truncate(2) of a path: open, cut, close */
 void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size);
 
@@ -165,9 +168,12 @@ void control_readdir(fuse_req_t req, size_t size, off_t off, bool plus);
 bool control_name_is_reserved(fuse_ino_t parent, const char *name);
 
 /* views.c: future/ and await/ */
-void views_absent(struct fs *fs, uint64_t parent, const char *name, struct fuse_entry_param *p);
-bool views_absent_key(struct fs *fs, fuse_ino_t ino, uint64_t *parent, char name[static META_NAME_MAX + 1]);
-void views_absent_stat(fuse_ino_t ino, struct stat *st);
+/* e: what is there, or NULL */
+void views_await(struct fs *fs, uint64_t parent, const char *name, const struct entry *e, struct fuse_entry_param *p);
+bool views_awaited_key(struct fs *fs, fuse_ino_t ino, uint64_t *parent, char name[static META_NAME_MAX + 1]);
+int views_awaited_stat(struct fs *fs, const struct caller *who, fuse_ino_t ino, struct stat *st);
+/* From now on the node stands for this version. False: it stands for another one already. */
+bool views_awaited_bind(struct fs *fs, fuse_ino_t ino, uint64_t vid);
 void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup);
 void views_future_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void views_future_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

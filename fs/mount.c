@@ -233,41 +233,14 @@ static bool hook_holds(void *arg, int32_t tid, uint64_t node)
 	return process_holds(tid, ((struct fs *)arg)->dev, node);
 }
 
-static bool hook_others_hold(void *arg, uint64_t node, const int32_t *tids, unsigned n)
+static bool hook_only_these_hold(void *arg, const struct holding *h, unsigned n)
 {
-	return process_others_hold(((struct fs *)arg)->dev, node, tids, n);
+	return process_only_these_hold(((struct fs *)arg)->dev, h, n);
 }
 
-struct invalidation {
-	struct work work;
-	struct fs *fs;
-	uint64_t parent;
-	char name[];
-};
-
-static void invalidate_now(struct work *w)
-{
-	struct invalidation *i = (struct invalidation *)w;
-
-	fuse_lowlevel_notify_inval_entry(i->fs->se, i->parent, i->name, strlen(i->name));
-	free(i);
-}
-
-/* Never from a thread that serves requests: the kernel may hold a lock that a request of ours has to end first. */
 static void hook_invalidate(void *arg, uint64_t parent, const char *name)
 {
-	struct fs *fs = arg;
-	struct invalidation *i = calloc(1, sizeof(*i) + strlen(name) + 1);
-
-	if (i == NULL || fs->se == NULL || fs->workers == NULL) {
-		free(i);
-		return;
-	}
-	i->work.run = invalidate_now;
-	i->fs = fs;
-	i->parent = parent;
-	strcpy(i->name, name);
-	workers_queue(fs->workers, &i->work);
+	fs_invalidate(arg, parent, name);
 }
 
 static void hook_event(void *arg, const struct meta_event *e)
@@ -275,7 +248,7 @@ static void hook_event(void *arg, const struct meta_event *e)
 	listeners_tell(arg, e);
 }
 
-static const struct store_hooks hooks = { hook_process, hook_holds, hook_others_hold, hook_invalidate, hook_event };
+static const struct store_hooks hooks = { hook_process, hook_holds, hook_only_these_hold, hook_invalidate, hook_event };
 
 static int open_store(struct fs *fs)
 {
@@ -485,7 +458,7 @@ static void init_locks(struct fs *fs)
 	pthread_mutex_init(&fs->backing_lock, NULL);
 	pthread_mutex_init(&fs->waiting_lock, NULL);
 	pthread_mutex_init(&fs->listeners_lock, NULL);
-	pthread_mutex_init(&fs->absent_lock, NULL);
+	pthread_mutex_init(&fs->awaited_lock, NULL);
 }
 
 /* The daemon leaves the directory it was started in. */

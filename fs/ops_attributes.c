@@ -7,9 +7,10 @@
 
 static void reply_node(fuse_req_t req, fuse_ino_t ino)
 {
+	struct caller who = caller_of(req);
 	struct entry e;
 	struct stat st;
-	int r = store_getattr(fs_of(req)->store, node_id(ino), &e);
+	int r = store_getattr(fs_of(req)->store, &who, node_id(ino), &e);
 
 	if (r < 0)
 		fuse_reply_err(req, -r);
@@ -19,6 +20,7 @@ static void reply_node(fuse_req_t req, fuse_ino_t ino)
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct caller who = caller_of(req);
 	struct stat st;
 
 	count(fs_of(req), REQUEST_GETATTR);
@@ -29,9 +31,13 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 			fuse_reply_err(req, -r);
 		else
 			fuse_reply_attr(req, &st, 0);
-	} else if (node_view(ino) == VIEW_ABSENT) {
-		views_absent_stat(ino, &st);
-		fuse_reply_attr(req, &st, 0);
+	} else if (node_view(ino) == VIEW_AWAITED) {
+		int r = views_awaited_stat(fs_of(req), &who, ino, &st);
+
+		if (r < 0)
+			fuse_reply_err(req, -r);
+		else
+			fuse_reply_attr(req, &st, 0);
 	} else {
 		reply_node(req, ino);
 	}
@@ -76,7 +82,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 		reply_node(req, ino); /* `: > future/KEY` declares, and there is nothing to cut off */
 		return;
 	}
-	if (node_view(ino) != VIEW_KEYS) {
+	if (node_view(ino) != VIEW_KEYS && node_view(ino) != VIEW_FUTURE) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
@@ -130,7 +136,7 @@ static void get_later(struct work *w)
 
 static bool has_attributes(fuse_ino_t ino)
 {
-	return node_view(ino) != VIEW_CONTROL && node_view(ino) != VIEW_ABSENT;
+	return node_view(ino) != VIEW_CONTROL && node_view(ino) != VIEW_AWAITED;
 }
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)

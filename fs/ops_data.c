@@ -109,9 +109,11 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 	int fd = data_fd(fi), r = 0;
 
 	count(fs_of(req), REQUEST_OTHER);
+	if (fd >= 0)
+		r = -store_make_private(file_of(fi)->h);
 	if (fd < 0)
 		r = -fd;
-	else if (fallocate(fd, mode, off, len) < 0)
+	else if (r == 0 && fallocate(fd, mode, off, len) < 0)
 		r = errno;
 	fuse_reply_err(req, r);
 }
@@ -141,7 +143,11 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, 
 		fuse_reply_err(req, from < 0 ? -from : -to);
 		return;
 	}
-	n = copy_file_range(from, &off_in, to, &off_out, len, 0);
+	n = store_make_private(file_of(fi_out)->h);
+	if (n == 0)
+		n = copy_file_range(from, &off_in, to, &off_out, len, 0);
+	else
+		errno = (int)-n;
 	if (n < 0) {
 		int e = errno;
 

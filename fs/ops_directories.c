@@ -115,6 +115,27 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 		readdir_any(req, ino, size, off, true);
 }
 
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct store *st = fs_of(req)->store; /* req is gone once answered */
+	struct object *dir = NULL;
+	int r = 0;
+
+	if (node_view(ino) == VIEW_KEYS)
+		r = store_opendir(st, node_id(ino), &dir);
+	fi->fh = (uintptr_t)dir;
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else if (fuse_reply_open(req, fi) < 0)
+		store_closedir(st, dir);
+}
+
+static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	store_closedir(fs_of(req)->store, (struct object *)(uintptr_t)fi->fh);
+	fuse_reply_err(req, 0);
+}
+
 /* Directories have nothing to sync but the catalog. */
 static void synced(struct meta_commit *c, int r)
 {
@@ -138,6 +159,8 @@ static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fus
 
 void ops_directories(struct fuse_lowlevel_ops *ops)
 {
+	ops->opendir = op_opendir;
+	ops->releasedir = op_releasedir;
 	ops->readdir = op_readdir;
 	ops->readdirplus = op_readdirplus;
 	ops->fsyncdir = op_fsyncdir;

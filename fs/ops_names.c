@@ -41,18 +41,16 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	}
 	r = store_lookup(fs->store, &who, node_id(parent), name, &e);
-	if (r == 0) {
+	if (view == VIEW_AWAIT && (r == -ENOENT || (r == 0 && S_ISREG(e.o.mode)))) {
+		views_await(fs, node_id(parent), name, r == 0 ? &e : NULL, &p);
+		r = p.ino != 0 ? 0 : -ENOMEM;
+	} else if (r == 0) {
 		reply_entry_param(view, &e, &p);
-		fuse_reply_entry(req, &p);
-	} else if (r == -ENOENT && view == VIEW_AWAIT) {
-		views_absent(fs, node_id(parent), name, &p);
-		if (p.ino != 0)
-			fuse_reply_entry(req, &p);
-		else
-			fuse_reply_err(req, ENOMEM);
-	} else {
-		fuse_reply_err(req, -r);
 	}
+	if (r == 0)
+		fuse_reply_entry(req, &p);
+	else
+		fuse_reply_err(req, -r);
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
@@ -141,15 +139,18 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 static void take_away(fuse_req_t req, fuse_ino_t parent, const char *name,
 		      int (*how)(struct store *, const struct caller *, uint64_t, const char *, struct meta_commit *))
 {
+	struct fs *fs = fs_of(req); /* req may be answered before how returns */
 	struct caller who = caller_of(req);
 	int r = check_change(parent, name);
 	struct reply *reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
 
-	count(fs_of(req), REQUEST_NAMES);
+	count(fs, REQUEST_NAMES);
 	if (reply == NULL)
 		return;
 	if (r == 0)
-		r = how(fs_of(req)->store, &who, node_id(parent), name, &reply->c);
+		r = how(fs->store, &who, node_id(parent), name, &reply->c);
+	if (r == 0 && node_view(parent) != VIEW_KEYS)
+		fs_invalidate(fs, node_id(parent), name); /* the kernel has not seen that the key is gone */
 	reply_end(reply, r);
 }
 

@@ -22,7 +22,7 @@ struct open_request {
 	struct fuse_file_info fi;
 	uint64_t prepare;
 	bool truncates; /* truncate(2) of a path: open, cut, close */
-	bool absent;    /* below await/, and not there yet */
+	bool awaits;    /* below await/: for whatever has that name */
 	int64_t size;
 	uint64_t id; /* in the registry; 0: not in it */
 	bool arming, interrupted;
@@ -38,7 +38,11 @@ static bool reads_without_waiting(const struct open_request *rq)
 
 static void settled(struct handle *h)
 {
-	file_tell_pollers(h->front);
+	struct file *f = h->front;
+
+	if (node_view(f->ino) == VIEW_AWAITED && handle_vid(h) != 0)
+		views_awaited_bind(f->fs, f->ino, handle_vid(h));
+	file_tell_pollers(f);
 }
 
 /* The registry */
@@ -84,6 +88,9 @@ static void woken(struct waiter *w, int r)
 {
 	struct open_request *rq = (struct open_request *)w;
 
+	/* Who awaits a key does not care whose draft it was that went away, or what was renamed over it. */
+	if (rq->awaits && (r == -EOWNERDEAD || r == -ESTALE))
+		r = 0;
 	if (r < 0)
 		fail(rq, -r);
 	else
@@ -139,6 +146,7 @@ struct truncation {
 static void truncated(struct meta_commit *c, int r)
 {
 	struct truncation *t = (struct truncation *)c;
+	const struct caller nobody = { 0 };
 	fuse_ino_t ino = handle_vid(t->h);
 	struct entry e;
 	struct stat st;
@@ -147,7 +155,7 @@ static void truncated(struct meta_commit *c, int r)
 		store_poison(t->h, -r);
 	store_release(t->h);
 	if (r == 0)
-		r = store_getattr(t->fs->store, ino, &e);
+		r = store_getattr(t->fs->store, &nobody, ino, &e);
 	if (r < 0)
 		fuse_reply_err(t->reply.req, -r);
 	else
@@ -194,31 +202,50 @@ static int unsettled(struct open_request *rq, struct handle **h)
 	char name[META_NAME_MAX + 1];
 	uint64_t parent;
 
-	if (!rq->absent)
+	if (!rq->awaits)
 		return store_open_unsettled(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, h);
-	if (!views_absent_key(rq->fs, rq->ino, &parent, name))
+	if (!views_awaited_key(rq->fs, rq->ino, &parent, name))
 		return -ESTALE;
 	return store_await_unsettled(rq->fs->store, &rq->who, parent, name, rq->fi.flags, h);
 }
 
-static int attempt_absent(struct open_request *rq)
+/* The kernel has checked the rights to what was there when the name was looked up. */
+static int check_read(const struct caller *who, const struct meta_object *o)
 {
+	mode_t bit = who->uid == o->uid ? S_IRUSR : who->gid == o->gid ? S_IRGRP : S_IROTH;
+
+	return who->uid == 0 || (o->mode & bit) != 0 ? 0 : -EACCES;
+}
+
+static int attempt_awaited(struct open_request *rq, struct handle **h)
+{
+	struct store *st = rq->fs->store;
 	char name[META_NAME_MAX + 1];
+	struct entry e;
 	uint64_t parent;
 	int r;
 
-	if (reads_without_waiting(rq) || rq->id == 0)
-		return STORE_MUST_WAIT;
-	if (!views_absent_key(rq->fs, rq->ino, &parent, name))
+	if (!views_awaited_key(rq->fs, rq->ino, &parent, name))
 		return -ESTALE;
-	r = store_await(rq->fs->store, &rq->who, parent, name, &rq->waiter);
-	return r == 0 ? -ESTALE : r; /* it is there now: look the name up again */
+	do {
+		r = store_lookup(st, &rq->who, parent, name, &e);
+		if (r == 0)
+			r = check_read(&rq->who, &e.o);
+		if (r == 0)
+			r = store_open(st, &rq->who, e.node, rq->fi.flags, rq->id != 0 ? &rq->waiter : NULL, h,
+				       &rq->prepare);
+		else if (r == -ENOENT && rq->id == 0)
+			r = STORE_MUST_WAIT;
+		else if (r == -ENOENT && (r = store_await(st, &rq->who, parent, name, &rq->waiter)) == 0)
+			r = -ESTALE;
+	} while (r == -ESTALE); /* it has changed in between */
+	return r;
 }
 
 static int attempt(struct open_request *rq, struct handle **h)
 {
-	if (rq->absent)
-		return attempt_absent(rq);
+	if (rq->awaits)
+		return attempt_awaited(rq, h);
 	return store_open(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, rq->id != 0 ? &rq->waiter : NULL, h,
 			  &rq->prepare);
 }
@@ -287,7 +314,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		views_future_open(req, ino, fi);
 		return;
 	}
-	if (write && (view == VIEW_AWAIT || view == VIEW_ABSENT)) {
+	if (write && (view == VIEW_AWAIT || view == VIEW_AWAITED)) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
@@ -295,7 +322,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rq == NULL)
 		return;
 	rq->fi = *fi;
-	rq->absent = view == VIEW_ABSENT;
+	rq->awaits = view == VIEW_AWAITED;
 	run(rq);
 }
 

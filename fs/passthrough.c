@@ -263,8 +263,10 @@ static void backing_put(struct file *f, fuse_req_t req)
 }
 
 /* Through us, because what the node's data file has is not what this open is to see. */
-static bool is_detour(const struct file *f)
+static bool is_detour(struct file *f)
 {
+	if (node_view(f->ino) == VIEW_AWAITED)
+		return f->h->unsettled || !views_awaited_bind(f->fs, f->ino, handle_vid(f->h));
 	return f->h->unsettled || handle_vid(f->h) != node_id(f->ino);
 }
 

@@ -107,25 +107,34 @@ static bool is_one_of(int32_t pid, const int32_t *pids, unsigned n)
 	return false;
 }
 
-bool process_others_hold(dev_t dev, uint64_t ino, const int32_t *tids, unsigned n)
+static bool holds_any(int32_t pid, dev_t dev, const struct holding *h, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (process_holds(pid, dev, h[i].object))
+			return true;
+	return false;
+}
+
+bool process_only_these_hold(dev_t dev, const struct holding *h, unsigned n)
 {
 	int32_t *pids = calloc(n + 1, sizeof(*pids));
+	DIR *proc = opendir("/proc");
+	bool only = pids != NULL && proc != NULL;
 	struct dirent *e;
 	struct process p;
-	bool holds = false;
-	DIR *proc = opendir("/proc");
 
-	for (unsigned i = 0; pids != NULL && i < n; i++) {
-		process_look(tids[i], &p);
+	for (unsigned i = 0; only && i < n; i++) {
+		process_look(h[i].tid, &p);
 		pids[i] = p.pid;
+		only = process_holds(h[i].tid, dev, h[i].object);
 	}
-	while (proc != NULL && pids != NULL && !holds && (e = readdir(proc)) != NULL) {
+	while (only && (e = readdir(proc)) != NULL) {
 		int32_t pid = (int32_t)strtol(e->d_name, NULL, 10);
 
-		holds = pid > 0 && !is_one_of(pid, pids, n) && process_holds(pid, dev, ino);
+		only = pid <= 0 || is_one_of(pid, pids, n) || !holds_any(pid, dev, h, n);
 	}
 	if (proc != NULL)
 		closedir(proc);
 	free(pids);
-	return holds;
+	return only;
 }

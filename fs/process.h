@@ -14,5 +14,5 @@ void process_look(int32_t tid, struct process *p);
 /* Does the process of tid have inode ino of device dev open for writing? Sends no request to the mount. */
 bool process_holds(int32_t tid, dev_t dev, uint64_t ino);
 
-/* Does any process but those of the n threads at tids? */
-bool process_others_hold(dev_t dev, uint64_t ino, const int32_t *tids, unsigned n);
+/* Does each of these threads' processes have its object open for writing, and no other process any of them? */
+bool process_only_these_hold(dev_t dev, const struct holding *h, unsigned n);

@@ -8,6 +8,7 @@
  * cached for long. Directories change through the views below .promisefs, too. */
 #define STABLE_SECONDS 3600.0
 #define DIRECTORY_SECONDS 1.0
+#define UNSTABLE_SECONDS 1.0
 
 static struct timespec timespec_of(int64_t ns)
 {
@@ -20,12 +21,14 @@ static struct timespec timespec_of(int64_t ns)
 	return ts;
 }
 
+/* All versions of an object show its number as st_ino, as a file that is overwritten keeps its inode; their node
+ * numbers, which are the kernel's, differ. */
 double reply_attr(enum view view, const struct entry *e, struct stat *st)
 {
 	const struct meta_object *o = &e->o;
 
 	*st = (struct stat){
-		.st_ino = node_in(view, e->node), .st_mode = o->mode, .st_nlink = o->nlink, .st_uid = o->uid,
+		.st_ino = node_in(view, o->id), .st_mode = o->mode, .st_nlink = o->nlink, .st_uid = o->uid,
 		.st_gid = o->gid, .st_rdev = o->rdev, .st_size = o->size, .st_blocks = o->blocks, .st_blksize = 4096,
 		.st_atim = timespec_of(o->atime), .st_mtim = timespec_of(o->mtime), .st_ctim = timespec_of(o->ctime),
 	};
@@ -33,7 +36,9 @@ double reply_attr(enum view view, const struct entry *e, struct stat *st)
 		st->st_size = 4096;
 		return view == VIEW_KEYS ? DIRECTORY_SECONDS : 0;
 	}
-	return view == VIEW_KEYS && e->stable ? STABLE_SECONDS : 0;
+	/* The kernel looks at the attributes once more between a look-up and an open: if the node was replaced in that
+	 * moment, an open that is to be redirected would be so for the second time, which the caller gets to see. */
+	return view != VIEW_KEYS ? 0 : e->stable ? STABLE_SECONDS : UNSTABLE_SECONDS;
 }
 
 void reply_entry_param(enum view view, const struct entry *e, struct fuse_entry_param *p)

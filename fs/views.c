@@ -1,5 +1,7 @@
-/* The views future/ and await/ of the key space. What is there has the node that it has everywhere, marked with the
- * view; what somebody awaits and is not there has a number from a table here, until the kernel forgets it. */
+/* The views future/ and await/ of the key space. Below future/, what is there has the node that it has everywhere,
+ * marked with the view. A file below await/ is a name to wait for: every look-up gives a node of its own, which stands
+ * for no version until it is opened, and then for that one. So waiting needs no second look-up, however often the key
+ * changes hands meanwhile. */
 #include "fs/fs.h"
 
 #include <errno.h>
@@ -7,22 +9,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct absent_node {
+struct awaited {
 	uint64_t id;
 	uint64_t parent;
 	uint64_t lookups;
+	uint64_t vid; /* 0: not opened yet */
 	char name[META_NAME_MAX + 1];
 	UT_hash_handle hh;
 };
 
-void views_absent_stat(fuse_ino_t ino, struct stat *st)
+static void nothing_yet(fuse_ino_t ino, struct stat *st)
 {
 	*st = (struct stat){ .st_ino = ino, .st_mode = S_IFREG | 0444, .st_nlink = 1, .st_blksize = 4096 };
 }
 
-void views_absent(struct fs *fs, uint64_t parent, const char *name, struct fuse_entry_param *p)
+void views_await(struct fs *fs, uint64_t parent, const char *name, const struct entry *e, struct fuse_entry_param *p)
 {
-	struct absent_node *n = calloc(1, sizeof(*n));
+	struct awaited *n = calloc(1, sizeof(*n));
 
 	*p = (struct fuse_entry_param){ .generation = 1 };
 	if (n == NULL)
@@ -30,43 +33,90 @@ void views_absent(struct fs *fs, uint64_t parent, const char *name, struct fuse_
 	n->parent = parent;
 	n->lookups = 1;
 	strcpy(n->name, name);
-	pthread_mutex_lock(&fs->absent_lock);
-	n->id = ++fs->next_absent;
-	HASH_ADD(hh, fs->absent, id, sizeof(n->id), n);
-	pthread_mutex_unlock(&fs->absent_lock);
-	p->ino = node_in(VIEW_ABSENT, n->id);
-	views_absent_stat(p->ino, &p->attr);
+	pthread_mutex_lock(&fs->awaited_lock);
+	n->id = ++fs->next_awaited;
+	HASH_ADD(hh, fs->awaited, id, sizeof(n->id), n);
+	pthread_mutex_unlock(&fs->awaited_lock);
+	p->ino = node_in(VIEW_AWAITED, n->id);
+	if (e != NULL)
+		reply_attr(VIEW_AWAIT, e, &p->attr);
+	else
+		nothing_yet(p->ino, &p->attr);
 }
 
-bool views_absent_key(struct fs *fs, fuse_ino_t ino, uint64_t *parent, char name[static META_NAME_MAX + 1])
+/* awaited_lock held. */
+static struct awaited *find(struct fs *fs, fuse_ino_t ino)
 {
 	uint64_t id = node_id(ino);
-	struct absent_node *n;
+	struct awaited *n;
 
-	pthread_mutex_lock(&fs->absent_lock);
-	HASH_FIND(hh, fs->absent, &id, sizeof(id), n);
+	HASH_FIND(hh, fs->awaited, &id, sizeof(id), n);
+	return n;
+}
+
+bool views_awaited_key(struct fs *fs, fuse_ino_t ino, uint64_t *parent, char name[static META_NAME_MAX + 1])
+{
+	struct awaited *n;
+
+	pthread_mutex_lock(&fs->awaited_lock);
+	n = find(fs, ino);
 	if (n != NULL) {
 		*parent = n->parent;
 		strcpy(name, n->name);
 	}
-	pthread_mutex_unlock(&fs->absent_lock);
+	pthread_mutex_unlock(&fs->awaited_lock);
 	return n != NULL;
+}
+
+bool views_awaited_bind(struct fs *fs, fuse_ino_t ino, uint64_t vid)
+{
+	struct awaited *n;
+	bool bound;
+
+	pthread_mutex_lock(&fs->awaited_lock);
+	n = find(fs, ino);
+	bound = n != NULL && (n->vid == 0 || n->vid == vid);
+	if (bound)
+		n->vid = vid;
+	pthread_mutex_unlock(&fs->awaited_lock);
+	return bound;
+}
+
+int views_awaited_stat(struct fs *fs, const struct caller *who, fuse_ino_t ino, struct stat *st)
+{
+	struct entry e;
+	struct awaited *n, copy = { 0 };
+	int r;
+
+	pthread_mutex_lock(&fs->awaited_lock);
+	n = find(fs, ino);
+	if (n != NULL)
+		copy = *n;
+	pthread_mutex_unlock(&fs->awaited_lock);
+	if (copy.vid != 0)
+		r = store_getattr(fs->store, who, copy.vid, &e);
+	else
+		r = n != NULL ? store_lookup(fs->store, who, copy.parent, copy.name, &e) : -ENOENT;
+	if (r == 0)
+		reply_attr(VIEW_AWAIT, &e, st);
+	else if (r == -ENOENT)
+		nothing_yet(ino, st);
+	return r == -ENOENT ? 0 : r;
 }
 
 void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup)
 {
-	uint64_t id = node_id(ino);
-	struct absent_node *n;
+	struct awaited *n;
 
-	if (node_view(ino) != VIEW_ABSENT)
+	if (node_view(ino) != VIEW_AWAITED)
 		return;
-	pthread_mutex_lock(&fs->absent_lock);
-	HASH_FIND(hh, fs->absent, &id, sizeof(id), n);
+	pthread_mutex_lock(&fs->awaited_lock);
+	n = find(fs, ino);
 	if (n != NULL && (n->lookups -= nlookup < n->lookups ? nlookup : n->lookups) == 0) {
-		HASH_DELETE(hh, fs->absent, n);
+		HASH_DELETE(hh, fs->awaited, n);
 		free(n);
 	}
-	pthread_mutex_unlock(&fs->absent_lock);
+	pthread_mutex_unlock(&fs->awaited_lock);
 }
 
 /* future/: opening for writing declares; the first byte that is written begins a draft, which sets the future. */

@@ -74,6 +74,7 @@ struct meta_draft {
 
 struct meta_aborted {
 	uint64_t object;
+	uint64_t draft; /* whose file it was */
 	int64_t at; /* wall clock, nanoseconds */
 	int64_t size;
 };
@@ -177,7 +178,7 @@ struct meta {
 };
 
 /* Open the SQLite catalog at path, made when missing, and bring it to this version's schema. On failure returns a
- * negative errno and points *why at a static sentence: -EBADMSG corrupt or not a catalog, -EPROTO from a newer version,
+ * negative errno and points *why at a sentence (valid in this thread until the next call): -EBADMSG corrupt or not a catalog, -EPROTO from a newer version,
  * -EROFS, -EACCES, -ENOSPC, -EIO. */
 int meta_sqlite_open(const char *path, struct meta **ret, const char **why);
 

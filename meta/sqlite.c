@@ -69,7 +69,11 @@ static int check_identity(sqlite3 *db, int version, const char **why)
 		return -EBADMSG;
 	}
 	if (version > META_SCHEMA_VERSION) {
-		*why = "it was written by a newer promisefs; use that version, or a store of its own";
+		static _Thread_local char newer[160];
+
+		snprintf(newer, sizeof(newer), "it has version %d, from a newer promisefs (this one knows %d); use that, or "
+			 "a store of its own", version, META_SCHEMA_VERSION);
+		*why = newer;
 		return -EPROTO;
 	}
 	return 0;

@@ -513,8 +513,9 @@ static int aborted_add(struct meta *m, const struct meta_aborted *a)
 	sqlite3_stmt *st = statement(m, STMT_ABORTED_ADD);
 
 	bind(st, 1, (int64_t)a->object);
-	bind(st, 2, a->at);
-	bind(st, 3, a->size);
+	bind(st, 2, (int64_t)a->draft);
+	bind(st, 3, a->at);
+	bind(st, 4, a->size);
 	return change(m, STMT_ABORTED_ADD);
 }
 
@@ -533,8 +534,9 @@ static int aborted_row(void *ctx, sqlite3_stmt *st)
 	struct aborted_walk *w = ctx;
 	struct meta_aborted a = {
 		.object = (uint64_t)sqlite3_column_int64(st, 0),
-		.at = sqlite3_column_int64(st, 1),
-		.size = sqlite3_column_int64(st, 2),
+		.draft = (uint64_t)sqlite3_column_int64(st, 1),
+		.at = sqlite3_column_int64(st, 2),
+		.size = sqlite3_column_int64(st, 3),
 	};
 
 	return w->fn(w->arg, &a);

@@ -68,6 +68,7 @@ static const char *const sqlite_migrations[] = {
 	") STRICT;"
 	"CREATE TABLE aborted ("
 	"  object INTEGER PRIMARY KEY REFERENCES object (id) ON DELETE CASCADE,"
+	"  draft INTEGER NOT NULL,"
 	"  at INTEGER NOT NULL,"
 	"  size INTEGER NOT NULL"
 	") STRICT;"

@@ -45,9 +45,9 @@ STATEMENT(GARBAGE_ADD, "INSERT INTO garbage (vid) VALUES (?1)")
 STATEMENT(GARBAGE_REMOVE, "DELETE FROM garbage WHERE vid = ?1")
 STATEMENT(GARBAGE_LIST, "SELECT vid FROM garbage WHERE vid > 0 ORDER BY vid")
 
-STATEMENT(ABORTED_ADD, "INSERT INTO aborted (object, at, size) VALUES (?1, ?2, ?3)")
+STATEMENT(ABORTED_ADD, "INSERT INTO aborted (object, draft, at, size) VALUES (?1, ?2, ?3, ?4)")
 STATEMENT(ABORTED_REMOVE, "DELETE FROM aborted WHERE object = ?1")
-STATEMENT(ABORTED_LIST, "SELECT object, at, size FROM aborted WHERE object > 0 ORDER BY object")
+STATEMENT(ABORTED_LIST, "SELECT object, draft, at, size FROM aborted WHERE object > 0 ORDER BY object")
 
 STATEMENT(EVENT_ADD, "INSERT INTO event (at, kind, key, object, version, pid, uid, command, detail)"
 		     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")

@@ -1,4 +1,4 @@
-"""Fixtures: `mnt` (a private directory in a shared mount, for both data paths) and `new_mount` (a mount of one's own)."""
+"""Fixtures: `mnt` (a private directory in a mount that many tests share, for both data paths), `new_mount`, `own`."""
 import itertools
 import os
 import platform

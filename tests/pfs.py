@@ -34,6 +34,7 @@ REPO = TESTS.parent
 PYTHON = [sys.executable, "-I", "-S"]
 IS_ROOT = os.geteuid() == 0
 DEADLINE = 20.0
+SANITIZER_FINDING = r"ERROR: \w+Sanitizer.*|WARNING: ThreadSanitizer.*|runtime error:.*"
 
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 NOBODY = 65534
@@ -67,6 +68,15 @@ def eventually(condition, timeout=DEADLINE, what=None):
             pytest.fail(f"not within {timeout:g} s: {what or getattr(condition, '__doc__', None) or condition}")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+@contextlib.contextmanager
+def opened(path, flags=os.O_RDONLY, mode=0o666):
+    fd = os.open(path, flags, mode)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def name_of(code):
@@ -240,10 +250,9 @@ class Worker:
         return self.wait(timeout)
 
     def wait(self, timeout=DEADLINE):
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"pid {self.pid} did not end within {timeout:g} s")
+        pytest.fail(f"pid {self.pid} did not end within {timeout:g} s")
 
     def leave(self, timeout=DEADLINE):
         """End in the ordinary way: the worker sees the end of its input and exits."""
@@ -387,18 +396,26 @@ class Mount:
     def stop(self, timeout=DEADLINE):
         """Unmount in the ordinary way; the daemon must end with status 0 and no complaint of a sanitizer."""
         try:
-            done = subprocess.run(["fusermount3", "-u", str(self.root)], capture_output=True, text=True, timeout=timeout)
+            done = run("fusermount3", "-u", self.root, timeout=timeout)
             if done.returncode and is_mounted(self.root):
                 pytest.fail(f"unmount of {self.root} failed: {done.stderr}\n{self.tail()}")
-            try:
+            status = None
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 status = self.process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                self.watchdog and self.watchdog.arm(self, 0)
+            if status is None:
+                self.examine()
                 pytest.fail(f"the daemon did not end {timeout:g} s after unmount\n{self.tail()}")
-            complaints = re.findall(r"ERROR: \w+Sanitizer.*|WARNING: ThreadSanitizer.*|runtime error:.*", self.tail(1 << 20))
-            assert not complaints and status == 0, f"daemon: status {status} {complaints}\n{self.tail()}"
+            findings = re.findall(SANITIZER_FINDING, self.tail(1 << 20))
+            assert not findings and status == 0, f"daemon: status {status} {findings}\n{self.tail()}"
         finally:
             self.close()
+
+    def examine(self):
+        """Let the watchdog write into the log what the daemon's threads do, and end it."""
+        if self.watchdog:
+            self.watchdog.arm(self, 0)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
 
     def close(self):
         """Whatever happened: no daemon and no mount stay behind."""
@@ -485,13 +502,10 @@ class Space:
     # -- simple objects --
 
     def put(self, key, data=b""):
-        fd = os.open(self / key, WRITE, 0o666)
-        try:
+        with opened(self / key, WRITE) as fd:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view):]
-        finally:
-            os.close(fd)
         return self / key
 
     def get(self, key):
@@ -505,7 +519,7 @@ class Space:
         return self / keys[0]
 
     def becomes(self, key, wanted):
-        """Wait until a key has a state. close(2) returns a moment before the publish, as the kernel's RELEASE is late."""
+        """Wait until a key has a state: close(2) returns a moment before the publish, as RELEASE comes late."""
         eventually(lambda: state(self / key) == wanted, what=f"{key} becomes {wanted}, is {state(self / key)}")
 
     def versions(self, key, wanted):
@@ -537,14 +551,11 @@ class Space:
     def history(self, key=None):
         """The recorded events of a key, oldest first."""
         request = f"log {self.key(key)}\n" if key is not None else "log\n"
-        fd = os.open(self.mount.control / "events", os.O_RDWR)
-        try:
+        data = b""
+        with opened(self.mount.control / "events", os.O_RDWR) as fd:
             os.write(fd, request.encode("utf-8", "surrogateescape"))
-            data = b""
             while part := os.read(fd, 65536):
                 data += part
-        finally:
-            os.close(fd)
         return [json.loads(line) for line in data.splitlines()]
 
     def close(self):

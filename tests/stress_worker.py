@@ -1,7 +1,7 @@
 """One process of the stress test: random operations on a mount, every object read is checked.
 
-An object describes itself: a header (magic, name it was written for, writer, counter, length, checksum) and a body. So a torn
-or mixed object is recognised by whoever reads it. Two kinds of keys:
+An object describes itself: a header (magic, name it was written for, writer, counter, length, checksum) and a body. So
+a torn or mixed object is recognised by whoever reads it. Kinds of keys:
   own/P-N     written directly by process P only, read by all: a reader never sees an older version after a newer one
   shared/N    replaced by rename and exchange by all
   futures/P-N declared by process P, which settles each of them in one of several ways; all wait for them
@@ -198,9 +198,20 @@ class Process:
         name = next((name for name, counter in self.expected.items() if counter), None)
         if name:
             second = self.path(f"tmp/link-{self.number}")
-            os.link(self.path(name), second)
+            self.link_patiently(self.path(name), second)
             assert read_object(second)[2] == self.expected[name]
             os.unlink(second)
+
+    def link_patiently(self, old, new):
+        """FUSE in the kernel may count a link too few when somebody asks while a name is unlinked; stat mends it."""
+        for attempt in range(10):
+            try:
+                os.link(old, new)
+                return
+            except FileNotFoundError:
+                if attempt == 9:
+                    raise
+                os.stat(old)
 
     def attributes(self):
         name = next((name for name, counter in self.expected.items() if counter), None)

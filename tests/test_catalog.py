@@ -35,7 +35,7 @@ def test_readable_while_mounted(mnt):
         assert rows[mnt.key("file")] == ("ready", 1, 5)
         assert rows[mnt.key("future")] == ("pending", 0, 0)
         mnt.put("later", b"x")
-        eventually(lambda: base.execute("select count(*) from key where path = ?", (mnt.key("later"),)).fetchone() == (1,))
+        eventually(lambda: base.execute("select 1 from key where path = ?", (mnt.key("later"),)).fetchone())
 
 
 def test_readable_with_the_sqlite3_program(mnt):
@@ -69,7 +69,7 @@ def test_foreign_keys(mnt):
         assert base.execute("pragma integrity_check").fetchall() == [("ok",)]
 
 
-@pytest.mark.parametrize("query", ["select * from key", "select count(*) from object", "select * from event order by id"])
+@pytest.mark.parametrize("query", ["select * from key", "select count(*) from object", "select * from event"])
 def test_a_long_reader_does_not_disturb_the_mount(mnt, query):
     """A reader's snapshot stays open while the daemon goes on writing."""
     mnt.put("before", b"x")
@@ -93,7 +93,8 @@ def test_documented_in_order(mnt):
     with catalog(mnt.mount) as base:
         columns = {name: [row[1] for row in base.execute(f"pragma table_info({name})")] for name in TABLES}
     missing = [name for name in TABLES if not re.search(rf"`{name}`", text)]
-    missing += [f"{name}.{column}" for name in columns for column in columns[name] if not re.search(rf"\b{column}\b", text)]
+    missing += [f"{name}.{column}" for name in columns for column in columns[name]
+                if not re.search(rf"\b{column}\b", text)]
     assert not missing
 
 
@@ -171,18 +172,18 @@ def test_32_processes_never_see_a_locked_catalog(mnt):
     with catalog(mnt.mount) as base:
         eventually(lambda: base.execute("select count(*) from object").fetchone() and all(job.done for job in jobs), 50)
     results = [job.result() for job in jobs]
-    assert {result[:2] for result in results} == {(0, b"done\n")}, [result[2].decode() for result in results if result[0]][:1]
+    assert {result[:2] for result in results} == {(0, b"done\n")}, b"".join(result[2] for result in results).decode()
     assert len(os.listdir(mnt.root)) == 32 * 40 * 2
-    assert "locked" not in mnt.mount.tail(1 << 20)
+    assert "is locked" not in mnt.mount.tail(1 << 20)
 
 
 def test_recorded_size_and_data(mnt):
     """Where the bytes are: STORE/data/XX/HEX16, named by the version's id."""
     mnt.put("file", pattern(10_000))
     mnt.becomes("file", "ready")
+    query = "select o.vid, o.size from key join object o on o.id = key.object where path = ? and key.state = 'ready'"
     with catalog(mnt.mount) as base:
-        vid, size = base.execute("select o.vid, o.size from key join object o on o.id = key.object where path = ?",
-                                 (mnt.key("file"),)).fetchone()
+        vid, size = eventually(lambda: base.execute(query, (mnt.key("file"),)).fetchone())
     found = [os.path.join(folder, f"{vid:016x}") for folder, _, names in os.walk(mnt.mount.store / "data")
              if f"{vid:016x}" in names]
     assert len(found) == 1 and size == 10_000

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from pfs import NOBODY, attr, eventually, fails, pattern, readable, run, set_attr
+from pfs import NOBODY, attr, eventually, fails, opened, pattern, readable, run, set_attr
 
 pytestmark = pytest.mark.core
 
@@ -31,7 +31,8 @@ def test_recursive_programs_never_walk_into_it(own, tmp_path):
 
 CHANGES = [
     lambda c: os.mkdir(c / "new"), lambda c: (c / "new").write_text("x"), lambda c: os.unlink(c / "README"),
-    lambda c: os.rmdir(c / "future"), lambda c: os.rename(c / "README", c / "other"), lambda c: os.symlink("x", c / "new"),
+    lambda c: os.rmdir(c / "future"), lambda c: os.rename(c / "README", c / "other"),
+    lambda c: os.symlink("x", c / "new"),
     lambda c: (c / "README").write_text("x"), lambda c: (c / "metrics").write_text("x"), lambda c: os.rmdir(c),
     lambda c: os.rename(c, c.parent / "moved"), lambda c: (c / "waits").write_text("x"),
     lambda c: os.link(c / "README", c.parent / "linked"), lambda c: os.truncate(c / "README", 0),
@@ -125,7 +126,10 @@ def test_waits_lists_who_waits_for_what(mnt):
     eventually(lambda: not [wait for wait in mnt.waits() if wait["pid"] in [job.pid for job in jobs.values()]])
 
 
-@pytest.mark.parametrize("name", ['quote"', "back\\slash", "new\nline", "\x01\x7f", "ünïcode", "\udcff-bytes"], ids=ascii)
+ODD_NAMES = ['quote"', "back\\slash", "new\nline", "\x01\x7f", "ünïcode", "\udcff-bytes"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
 def test_json_of_odd_names(mnt, name):
     """Every line stays JSON whatever the name is."""
     mnt.declare(name)
@@ -164,8 +168,13 @@ class Stream:
     def until(self, kind, key):
         """Read on until an event comes; all that came."""
         events = []
-        eventually(lambda: events.extend(self.poll(1)) or any(
-            (event["event"], event["key"]) == (kind, self.mnt.key(key)) for event in events), what=f"{kind} {key} in the stream")
+        wanted = (kind, self.mnt.key(key))
+
+        def came():
+            events.extend(self.poll(1))
+            return wanted in [(event["event"], event["key"]) for event in events]
+
+        eventually(came, what=f"{kind} {key} in the stream")
         return events
 
     def close(self):
@@ -180,13 +189,12 @@ def stream(mnt):
 
 
 def test_events_give_EAGAIN_and_poll(mnt, stream):
-    fd = os.open(mnt.mount.control / "events", os.O_RDONLY | os.O_NONBLOCK)
-    with fails(errno.EAGAIN):
-        os.read(fd, 100)
-    assert not readable(fd)
-    mnt.put("key", b"x")
-    assert readable(fd, 10) and os.read(fd, 10_000)
-    os.close(fd)
+    with opened(mnt.mount.control / "events", os.O_RDONLY | os.O_NONBLOCK) as fd:
+        with fails(errno.EAGAIN):
+            os.read(fd, 100)
+        assert not readable(fd)
+        mnt.put("key", b"x")
+        assert readable(fd, 10) and os.read(fd, 10_000)
 
 
 def do_put(mnt):
@@ -262,19 +270,20 @@ def test_blocking_read_of_the_stream(mnt):
 def test_several_streams_see_the_same(mnt):
     streams = [Stream(mnt) for _ in range(3)]
     mnt.put("key", b"x")
-    seen = [[event["id"] for event in stream.until("put", "key")] for stream in streams]
+    try:
+        seen = [[event["id"] for event in stream.until("put", "key")] for stream in streams]
+    finally:
+        for stream in streams:
+            stream.close()
     assert seen[0] == seen[1] == seen[2]
-    for stream in streams:
-        stream.close()
 
 
 def test_a_stream_that_nobody_reads_stops_nothing(own):
     """A slow reader may lose events; it never blocks writers nor eats memory without end."""
-    fd = os.open(own.mount.control / "events", os.O_RDONLY)
     worker = own.worker()
-    for number in range(300):
-        worker.write_path(own / f"key{number % 7}", b"x")
-    os.close(fd)
+    with opened(own.mount.control / "events"):
+        for number in range(300):
+            worker.write_path(own / f"key{number % 7}", b"x")
 
 
 def test_history_of_a_key_and_of_all(mnt):
@@ -301,12 +310,9 @@ def test_history_survives_the_key(mnt):
 
 @pytest.mark.parametrize("request_line", [b"nonsense\n", b"log\0\n", b"\xff\xfe\n", b"logkey\n", b"\n"])
 def test_malformed_request_is_EINVAL(mnt, request_line):
-    fd = os.open(mnt.mount.control / "events", os.O_RDWR)
-    try:
+    with opened(mnt.mount.control / "events", os.O_RDWR) as fd:
         with fails(errno.EINVAL):
             os.write(fd, request_line)
-    finally:
-        os.close(fd)
 
 
 # ---- views -----------------------------------------------------------------------------------------------------------

@@ -1,24 +1,14 @@
 """How bytes travel: through the kernel by itself (passthrough) or through the daemon; what programs see is the same."""
-import contextlib
 import mmap
 import os
 
 import pytest
 
 from conftest import why_no_passthrough
-from pfs import IS_ROOT, WRITE, eventually, pattern, promisefs
+from pfs import IS_ROOT, WRITE, eventually, opened, pattern, promisefs
 
 pytestmark = pytest.mark.core
 MIB = 1 << 20
-
-
-@contextlib.contextmanager
-def opened(path, flags=os.O_RDONLY):
-    fd = os.open(path, flags, 0o666)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @pytest.mark.needs_root
@@ -106,8 +96,9 @@ def test_mapped_reading_at_random_places(mnt):
 
 def test_private_mapping(mnt):
     mnt.put("key", b"x" * 10_000)
-    with opened(mnt / "key") as fd, mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as area:
-        area[:3] = b"abc"
+    with opened(mnt / "key") as fd:
+        with mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as area:
+            area[:3] = b"abc"
     assert mnt.get("key") == b"x" * 10_000
 
 
@@ -143,8 +134,9 @@ def test_reader_and_writer_descriptors_mixed_many_times(mnt):
     workers = [mnt.worker() for _ in range(3)]
     mnt.put("key", pattern(10_000))
     for number in range(30):
-        flags = [os.O_RDONLY, os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK][number % 3]
-        fds = [worker.open(mnt / "key", flag) for worker, flag in zip(workers, (flags, os.O_RDONLY, os.O_WRONLY | os.O_APPEND))]
+        first = [os.O_RDONLY, os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK][number % 3]
+        flags = (first, os.O_RDONLY, os.O_WRONLY | os.O_APPEND)
+        fds = [worker.open(mnt / "key", flag) for worker, flag in zip(workers, flags)]
         assert workers[1].pread(fds[1], 10, 0) == pattern(10)
         for worker, fd in zip(workers, fds):
             worker.close(fd)

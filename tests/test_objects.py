@@ -1,4 +1,5 @@
 """Section 2 of the design: an object is there whole or not at all. The number in a test's name is the sentence's."""
+import errno
 import os
 import re
 import signal
@@ -6,7 +7,7 @@ import time
 
 import pytest
 
-from pfs import NOBODY, WRITE, attr, eventually, fails, pattern, set_attr, state, tree_bytes, version
+from pfs import NOBODY, PYTHON, WRITE, attr, eventually, fails, pattern, set_attr, state, tree_bytes, version
 
 pytestmark = pytest.mark.core
 
@@ -213,6 +214,32 @@ def test_2_3_many_readers_of_many_versions(mnt):
         assert reader.look_again(seen["fd"]) == seen
 
 
+REPLACE = r"""
+import sys
+for number in range(int(sys.argv[2])):
+    with open(sys.argv[1], "wb", buffering=0) as file:
+        file.write(b"%d" % number)
+    if len(sys.argv) > 3:
+        with open(sys.argv[3], "rb") as file:
+            assert file.read()
+"""
+
+
+@pytest.mark.parametrize("writers", [1, 2, 4])
+@pytest.mark.parametrize("reading", [False, True], ids=["writing", "writing and reading"])
+def test_2_3_replacing_again_and_again(mnt, writers, reading):
+    """Each writer replaces a key of its own without a pause, and perhaps reads another's; no open ever fails."""
+    keys = [mnt.put(f"key{number}", b"first") for number in range(writers)]
+    jobs = []
+    for number, key in enumerate(keys):
+        others = [keys[number - 1]] if reading else []
+        jobs.append(mnt.worker().begin("run", [*PYTHON, "-c", REPLACE, key, "1000", *others]))
+    for job in jobs:
+        status, _, errors = job.result(40)
+        assert status == 0, errors.decode()
+    assert [mnt.get(f"key{number}") for number in range(writers)] == [b"999"] * writers
+
+
 def test_2_3_old_versions_leave_the_disk(mnt):
     for number in range(5):
         mnt.put("key", pattern(1 << 20, number))
@@ -381,7 +408,7 @@ def test_2_5_a_cycle_of_waiters_gets_EDEADLK(mnt, count):
         jobs.append(worker.begin("read_path", mnt / f"key{n + 1}"))
         mnt.assert_waits(jobs[-1])
     last, fd = writers[-1]
-    with fails(35):
+    with fails(errno.EDEADLK):
         last.read_path(mnt / "key0")
     mnt.assert_still_waits(*jobs)
     last.close(fd)

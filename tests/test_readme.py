@@ -40,9 +40,9 @@ def session(steps, folder, timeout):
     """Run the commands in one bash; the output of each."""
     script = "".join(f"{command.rstrip()}\necho; echo {shlex.quote(MARK)}\n" for command, _ in steps)
     path = f"{os.path.dirname(binary())}:{os.environ['PATH']}"
-    shell = subprocess.run(["bash", "-s"], input=script, text=True, cwd=folder, timeout=timeout,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                           env={**os.environ, "PATH": path, "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"})
+    environment = {**os.environ, "PATH": path, "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
+    shell = subprocess.run(["bash", "-s"], input=script, text=True, cwd=folder, timeout=timeout, env=environment,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return shell.stdout.split(f"\n{MARK}\n")[:-1]
 
 
@@ -75,7 +75,8 @@ def test_the_transcript_of_the_readme(folder):
 
 
 @pytest.mark.parametrize("expected, got, wanted", [
-    ("a\n", "a\n", True), ("a\n", "b\n", False), ("a ... c\n", "a bbb c\n", True), ("...\n", "x\ny\n", True), ("...\n", "", True),
+    ("a\n", "a\n", True), ("a\n", "b\n", False), ("a ... c\n", "a bbb c\n", True), ("...\n", "x\ny\n", True),
+    ("...\n", "", True),
     ("a\n...\nd\n", "a\nb\nc\nd\n", True), ("a\n...\nd\n", "a\nb\n", False), ("", "", True), ("", "x\n", False),
     ("pid=... uid=0\n", "pid=12 uid=0\n", True),
 ])

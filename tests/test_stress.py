@@ -1,4 +1,4 @@
-"""Many processes do everything at random; nothing is torn, lost or leaked. `--stress-seconds N`, `--stress-seed N` to replay."""
+"""Many processes do everything at random; nothing is torn, lost or leaked. `--stress-seed N` replays a run."""
 import contextlib
 import json
 import os
@@ -21,8 +21,8 @@ class Crowd:
         for name in ("own", "shared", "futures", "tmp"):
             os.mkdir(mnt / name)
         argv = [*PYTHON, TESTS / "stress_worker.py", mnt.root]
-        self.processes = [subprocess.Popen([str(word) for word in (*argv, number, seed, seconds)], stdin=subprocess.PIPE,
-                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.processes = [subprocess.Popen([str(word) for word in (*argv, number, seed, seconds)], **pipes)
                           for number in range(PROCESSES)]
 
     def expectations(self):

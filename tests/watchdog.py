@@ -1,8 +1,8 @@
 """Frees tests from a mount that hangs: a process of its own, so that nothing that hangs can stop it.
 
-Reads lines from standard input: `arm ID SECONDS PID MOUNTPOINT LOG` and `disarm ID`. When the seconds are over it writes into LOG
-where the threads of the daemon PID are, aborts the FUSE connection, which ends every system call that waits for it, and
-kills the daemon. It ends when standard input does.
+Reads lines from standard input: `arm ID SECONDS PID MOUNTPOINT LOG` and `disarm ID`. When the seconds are over it
+writes into LOG where the threads of the daemon PID are, aborts the FUSE connection, which ends every system call that
+waits for it, and kills the daemon. It ends when standard input does.
 """
 import ctypes
 import os
@@ -13,7 +13,8 @@ import sys
 import time
 
 MNT_FORCE, MNT_DETACH = 1, 2
-LOOK = "for t in /proc/{pid}/task/*; do echo $t $(cat $t/comm); cat $t/syscall $t/stack; done 2>/dev/null"
+LOOK = """for t in /proc/{pid}/task/*; do echo $t $(cat $t/comm); cat $t/syscall $t/stack; done 2>/dev/null
+gdb -p {pid} -batch -ex 'thread apply all bt' 2>/dev/null"""
 
 
 def describe(pid, log):
@@ -22,7 +23,7 @@ def describe(pid, log):
         with open(log, "ab") as out:
             out.write(b"\n-- the test ran out of time; threads of the daemon:\n")
             out.flush()
-            subprocess.run(["sh", "-c", LOOK.format(pid=pid)], stdout=out, stderr=subprocess.STDOUT, timeout=3)
+            subprocess.run(["sh", "-c", LOOK.format(pid=pid)], stdout=out, stderr=subprocess.STDOUT, timeout=20)
     except (OSError, subprocess.SubprocessError):
         pass
 

@@ -169,14 +169,15 @@ def busy_threads(count):
 
 
 def raise_signal(number):
-    """Die of a signal, with the default action and without a core file."""
-    signal.signal(number, signal.SIG_DFL)
+    """Die of a signal, with the default action."""
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     signal.pause()
 
 
 def open_many(paths, stack=256 * 1024):
-    """Open and read every path in a thread of its own; {outcome: count}, where an outcome is an errno or the bytes read."""
+    """Open and read every path in a thread of its own; {outcome: count}, an outcome being an errno or bytes."""
     threading.stack_size(stack)
     outcomes = {}
     lock = threading.Lock()

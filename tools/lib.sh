@@ -19,7 +19,7 @@ root_dir="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 build_packages=(gcc libc6-dev meson ninja-build pkgconf libfuse3-dev libsqlite3-dev libxxhash-dev libssl-dev uthash-dev
 	scdoc fuse3 python3)
 # shellcheck disable=SC2034
-test_packages=(libcmocka-dev python3-pytest python3-pytest-timeout attr sqlite3)
+test_packages=(libcmocka-dev python3-pytest python3-pytest-timeout attr sqlite3 procps)
 
 say() {
 	printf '%s: %s\n' "$tool_name" "$*"
@@ -75,6 +75,16 @@ install_packages() {
 		--no-install-recommends "${missing[@]}"
 	# shellcheck disable=SC2034
 	installed_something=1
+}
+
+# fusermount3 does not unmount for ordinary users without /etc/mtab, which every system that has booted has, but a bare
+# chroot has not.
+ensure_mtab() {
+	local -a as_root=()
+	[[ ! -e /etc/mtab ]] || return 0
+	((EUID == 0)) || as_root=(sudo)
+	say "making /etc/mtab, a link to /proc/self/mounts, for fusermount3"
+	"${as_root[@]}" ln -sf ../proc/self/mounts /etc/mtab || say "no /etc/mtab: only root will be able to unmount"
 }
 
 # build_tree DIR [MESON OPTION...]: configures (once, or anew when the options or the place changed) and compiles.

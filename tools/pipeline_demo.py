@@ -22,7 +22,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 0.005
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 120
 SOURCE_PARTS = ("core", "meta", "fs", "tools", "tests", "docs", "meson.build", "README.md", "LICENSE")
 DOCUMENTS = ("/usr/share/common-licenses", "/usr/share/doc")
 MAX_DOCUMENTS = 500
@@ -38,7 +38,6 @@ class Stage:
     def __init__(self, output, inputs, command):
         self.output, self.inputs, self.command = output, inputs, command
         self.process = None
-        self.started = self.ended = 0.0
 
 
 class Wait:
@@ -81,7 +80,7 @@ def stages(list_file):
               "uniq -c words.txt | sort -k1,1nr -k2 | sed -n 1,5p > top-words.txt"),
         Stage("sums.txt", ["source.tar", "source.tar.gz"], "sha256sum source.tar source.tar.gz > sums.txt"),
         Stage("code-words.txt", ["source.tar"], f"tar -xOf source.tar | {words} -u > code-words.txt"),
-        Stage("source.tar.gz", ["source.tar"], "gzip -nc source.tar > source.tar.gz"),
+        Stage("source.tar.gz", ["source.tar"], "gzip -nc < source.tar > source.tar.gz"),
         Stage("words.txt", ["documents.txt"], f"cat documents.txt | {words} > words.txt"),
         Stage("documents.txt", [], f"xargs -0 cat < {shlex.quote(str(list_file))} > documents.txt"),
         Stage("source.tar", [],
@@ -91,7 +90,6 @@ def stages(list_file):
 
 
 def start(stage, folder):
-    stage.started = time.monotonic()
     stage.process = subprocess.Popen(
         ["bash", "-o", "pipefail", "-c", stage.command], cwd=folder, stdin=subprocess.DEVNULL,
         env=dict(os.environ, LC_ALL="C"), start_new_session=True)
@@ -141,53 +139,66 @@ class Monitor:
             time.sleep(SAMPLE_SECONDS)
 
 
-def run_inside(mount, folder, pipeline, promisefs):
-    """Starts consumers, shows them waiting, starts producers, follows all to the end."""
-    prefix = str(folder.relative_to(mount))
-    consumers = [stage for stage in pipeline if stage.inputs]
-    producers = [stage for stage in pipeline if not stage.inputs]
-    inputs = {key for stage in pipeline for key in stage.inputs}
-    for stage in pipeline:
-        subprocess.run([promisefs, "future", str(folder / stage.output)], check=True, stdout=subprocess.DEVNULL)
-    print(f"\nDeclared {len(pipeline)} futures in {folder}. Starting the consumers; nothing that they read exists yet:")
-    monitor = Monitor(mount, prefix)
+def start_consumers(folder, consumers, monitor):
+    """Starts those who read and returns when all of them wait, and have waited for a second."""
+    print(f"\nDeclared the futures in {folder}. Starting the consumers; nothing that they read exists yet:")
     for stage in consumers:
         start(stage, folder)
         print(f"  pid {stage.process.pid:<8}{stage.command}")
-
     everybody = {stage.process.pid for stage in consumers}
-    monitor.until(lambda: {wait.stage for wait in monitor.open.values()} >= everybody, "not every consumer came to wait")
+
+    def everybody_waits():
+        early = [stage.command for stage in consumers if stage.process.poll() is not None]
+        if early:
+            raise DemoError(f"ended before anything was there to read: {early[0]}")
+        return {wait.stage for wait in monitor.open.values()} >= everybody
+
+    monitor.until(everybody_waits, "not every consumer came to wait")
     time.sleep(1)
     monitor.sample()
-    outputs = {stage.process.pid: stage.output for stage in consumers}
-    print("\nWho waits for what now (.promisefs/waits):")
-    for wait in sorted(monitor.open.values(), key=lambda wait: wait.key):
-        print(f"  {wait.command:<8} pid {wait.pid:<8} waits for {wait.key:<18} to write {outputs.get(wait.stage, '?')}")
-    early = [stage.output for stage in consumers if stage.process.poll() is not None]
-    if early:
-        raise DemoError(f"ended before its producer was started: {', '.join(early)}")
+    everybody_waits()
 
-    print("\nStarting the producers:")
-    for stage in producers:
-        start(stage, folder)
-        print(f"  pid {stage.process.pid:<8}{stage.command}")
+
+def follow_to_the_end(pipeline, monitor):
     running = list(pipeline)
 
     def all_ended():
         for stage in list(running):
             if stage.process.poll() is not None:
-                stage.ended = time.monotonic()
                 running.remove(stage)
+                if stage.process.returncode:
+                    raise DemoError(f"status {stage.process.returncode}: {stage.command}")
         return not running
 
-    monitor.until(all_ended, "these never ended: " + ", ".join(stage.output for stage in running))
+    monitor.until(all_ended, "not every stage ended")
     monitor.sample()
-    failed = [stage.output for stage in pipeline if stage.process.returncode]
-    if failed:
-        raise DemoError(f"a stage failed: {', '.join(failed)}")
+
+
+def run_inside(mount, folder, pipeline, promisefs):
+    """Starts consumers, shows them waiting, starts producers, follows all to the end, shows who waited how long."""
+    consumers = [stage for stage in pipeline if stage.inputs]
+    producers = [stage for stage in pipeline if not stage.inputs]
+    for stage in pipeline:
+        subprocess.run([promisefs, "future", str(folder / stage.output)], check=True, stdout=subprocess.DEVNULL)
+    monitor = Monitor(mount, str(folder.relative_to(mount)))
+    start_consumers(folder, consumers, monitor)
+
+    outputs = {stage.process.pid: stage.output for stage in consumers}
+    print("\nWho waits for what now (.promisefs/waits):")
+    for wait in sorted(monitor.open.values(), key=lambda wait: wait.key):
+        writes = outputs.get(wait.stage, "?")
+        print(f"  {wait.command:<10} pid {wait.pid:<8} waits for {wait.key:<18} to write {writes}")
+    print("\nStarting the producers:")
+    for stage in producers:
+        start(stage, folder)
+        print(f"  pid {stage.process.pid:<8}{stage.command}")
+    follow_to_the_end(pipeline, monitor)
+
     print("\nWhat waited for what, and for how long:")
     for wait in sorted(monitor.closed, key=lambda wait: (wait.key, -wait.seconds)):
-        print(f"  {wait.command:<8} waited {wait.seconds:7.3f} s for {wait.key:<18} to write {outputs.get(wait.stage, '?')}")
+        writes = outputs.get(wait.stage, "?")
+        print(f"  {wait.command:<10} waited {wait.seconds:7.3f} s for {wait.key:<18} to write {writes}")
+    inputs = {key for stage in pipeline for key in stage.inputs}
     for key in sorted(inputs - {wait.key for wait in monitor.closed}):
         print(f"  nobody had to wait for {key}: it was there when its reader came to it")
 
@@ -204,8 +215,8 @@ def verify(folder, pipeline):
     if different or missing:
         raise DemoError(f"not what the same commands give outside: {', '.join(different + missing)}")
     size = sum((folder / name).stat().st_size for name in same)
-    print(f"\nRight: {len(same)} of {len(names)} files ({size:,} bytes) are, byte for byte, what the same commands give "
-          "outside of the mount.")
+    print(f"\nRight: {len(same)} of {len(names)} files ({size:,} bytes) are, byte for byte, "
+          "what the same commands give outside of the mount.")
 
 
 def main():
@@ -213,6 +224,7 @@ def main():
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("--promisefs", default=str(SOURCE / "build/tools/promisefs/promisefs"), help="the command")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("pipeline: ended by SIGTERM"))
     mount = arguments.mountpoint.resolve()
     folder = mount / "quickstart"
     pipeline = []
@@ -229,6 +241,8 @@ def main():
             print("\nreport.txt:")
             print("  " + (folder / "report.txt").read_text().rstrip("\n").replace("\n", "\n  "))
             verify(folder, pipeline)
+        except KeyboardInterrupt:
+            sys.exit("pipeline: interrupted")
         except (DemoError, OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"pipeline: {error}")
         finally:

@@ -34,7 +34,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -507,24 +506,19 @@ static void run_readers(struct shared *s, const char *path, long count, int (*pi
 	_exit(0);
 }
 
-/* How many requests the kernel has waiting on this file system; -1 if it does not say. */
-static long requests_waiting(const char *path)
+/* How many opens wait on the mount of promisefs at `directory`, as it says itself; -1 if that is no such mount. */
+static long opens_waiting(const char *directory)
 {
-	struct stat st;
+	char *name = path_of("%s/.promisefs/metrics", directory), line[256];
+	FILE *file = fopen(name, "re");
 	long waiting = -1;
-	char *name;
-	FILE *file;
 
-	if (stat(path, &st))
-		return -1;
-	name = path_of("/sys/fs/fuse/connections/%u/waiting", minor(st.st_dev));
-	file = fopen(name, "re");
-	if (file) {
-		if (fscanf(file, "%ld", &waiting) != 1)
-			waiting = -1;
-		fclose(file);
-	}
 	free(name);
+	if (!file)
+		return -1;
+	while (waiting < 0 && fgets(line, sizeof(line), file))
+		sscanf(line, "promisefs_waiters %ld", &waiting);
+	fclose(file);
 	return waiting;
 }
 
@@ -534,12 +528,12 @@ static void wait_until_all_wait(struct shared *s, const char *directory, long re
 
 	while (s->started < readers && now() < limit)
 		usleep(1000);
-	if (requests_waiting(directory) >= 0)
-		while (requests_waiting(directory) < readers && now() < limit)
-			usleep(5000);
+	if (opens_waiting(directory) >= 0)
+		while (opens_waiting(directory) < readers && now() < limit)
+			usleep(20000);
 	if (s->started < readers || now() >= limit) {
-		fprintf(stderr, "loops: only %d of %ld readers came to wait, %ld requests\n", s->started, readers,
-			requests_waiting(directory));
+		fprintf(stderr, "loops: only %d of %ld readers came to wait, %ld opens\n", s->started, readers,
+			opens_waiting(directory));
 		exit(1);
 	}
 	usleep(200000);

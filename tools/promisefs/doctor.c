@@ -24,12 +24,12 @@
 
 #define FILES_WANTED 16384
 
-void check_set(struct check *c, enum health health, const char *todo, const char *detail, ...)
+void check_set(struct check *c, enum health health, const char *advice, const char *detail, ...)
 {
 	va_list ap;
 
 	c->health = health;
-	c->todo = todo;
+	c->advice = advice;
 	va_start(ap, detail);
 	vsnprintf(c->detail, sizeof(c->detail), detail, ap);
 	va_end(ap);
@@ -219,7 +219,7 @@ static void check_json(struct json *j, const char *name, const struct check *c)
 	json_string(j, "name", name);
 	json_string(j, "status", health_names[c->health]);
 	json_string(j, "detail", c->detail);
-	json_string(j, "advice", c->todo);
+	json_string(j, "advice", c->advice);
 	json_close(j, '}');
 }
 
@@ -227,7 +227,7 @@ static void check_text(const char *name, const struct check *c)
 {
 	printf("%-5s %-12s ", health_names[c->health], name);
 	print_key(stdout, c->detail);
-	printf("%s%s\n", c->todo ? "; " : "", c->todo ?: "");
+	printf("%s%s\n", c->advice ? "; " : "", c->advice ?: "");
 }
 
 int verb_doctor(const struct args *a)

@@ -12,11 +12,11 @@ enum health {
 struct check {
 	enum health health;
 	char detail[512]; /* what was found */
-	const char *todo; /* what to change, NULL: nothing */
+	const char *advice; /* what to change, NULL: nothing */
 };
 
 /* Fill in one check: health, advice and what was found. */
-void check_set(struct check *c, enum health health, const char *todo, const char *detail, ...)
+void check_set(struct check *c, enum health health, const char *advice, const char *detail, ...)
 	__attribute__((format(printf, 4, 5)));
 
 /* Whether kernel, privileges and configuration allow passthrough; tries it with a throw-away mount. */

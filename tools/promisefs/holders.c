@@ -1,5 +1,6 @@
 #include "holders.h"
 
+#include "json.h"
 #include "report.h"
 
 #include <ctype.h>
@@ -11,6 +12,18 @@
 #include <unistd.h>
 
 #define SHOWN 5
+
+struct listing {
+	FILE *f;
+	int count;
+};
+
+static void list_process(struct listing *l, const char *command, const char *pid)
+{
+	fputs(l->count == 0 ? "" : l->count < SHOWN ? ", " : l->count == SHOWN ? " and others" : "", l->f);
+	if (l->count++ < SHOWN)
+		fprintf(l->f, "%s (pid %s)", command, pid);
+}
 
 /* Whether the link (`cwd`, `fd/3`) leads below the mount. */
 static bool leads_below(const char *link, const char *mountpoint)
@@ -57,7 +70,7 @@ static bool holds(const char *pid, const char *mountpoint)
 	return any_leads_below(pid, "fd", mountpoint) || any_leads_below(pid, "map_files", mountpoint);
 }
 
-static void print_process(FILE *f, const char *pid)
+static void list_by_pid(struct listing *l, const char *pid)
 {
 	char path[300], command[32] = "?";
 	FILE *comm;
@@ -68,31 +81,54 @@ static void print_process(FILE *f, const char *pid)
 		command[strcspn(command, "\n")] = '\0';
 	if (comm != NULL)
 		fclose(comm);
-	fprintf(f, "%s (pid %s)", command, pid);
+	list_process(l, command, pid);
+}
+
+/* Who waits in open(2) has nothing open yet; the mount itself knows. */
+static void list_waiting(struct listing *l, const char *mountpoint)
+{
+	char path[4200], *line = NULL;
+	size_t size = 0;
+	FILE *waits;
+
+	snprintf(path, sizeof(path), "%s/.promisefs/waits", mountpoint);
+	waits = fopen(path, "re");
+	while (waits != NULL && l->count <= SHOWN && getline(&line, &size, waits) > 0) {
+		char *command = json_member(line, "command"), *pid = json_member(line, "pid");
+
+		list_process(l, command ?: "?", pid ?: "?");
+		free(command);
+		free(pid);
+	}
+	free(line);
+	if (waits != NULL)
+		fclose(waits);
+}
+
+static void list_holding(struct listing *l, const char *mountpoint)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *d;
+
+	while (proc != NULL && l->count <= SHOWN && (d = readdir(proc)) != NULL)
+		if (isdigit((unsigned char)d->d_name[0]) && holds(d->d_name, mountpoint))
+			list_by_pid(l, d->d_name);
+	if (proc != NULL)
+		closedir(proc);
 }
 
 char *holders_of(const char *mountpoint)
 {
 	char *text = NULL;
 	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
-	DIR *proc = opendir("/proc");
-	struct dirent *d;
-	int n = 0;
+	struct listing l = { .f = open_memstream(&text, &len) };
 
-	if (f == NULL)
+	if (l.f == NULL)
 		out_of_memory();
-	while (proc != NULL && n <= SHOWN && (d = readdir(proc)) != NULL) {
-		if (!isdigit((unsigned char)d->d_name[0]) || !holds(d->d_name, mountpoint))
-			continue;
-		fputs(n == 0 ? "" : n < SHOWN ? ", " : " and others", f);
-		if (n++ < SHOWN)
-			print_process(f, d->d_name);
-	}
-	if (proc != NULL)
-		closedir(proc);
-	fclose(f);
-	if (n > 0)
+	list_holding(&l, mountpoint);
+	list_waiting(&l, mountpoint);
+	fclose(l.f);
+	if (l.count > 0)
 		return text;
 	free(text);
 	return NULL;

@@ -134,10 +134,11 @@ static unsigned hex4(const char *p)
 	return (unsigned)strtoul(digits, NULL, 16);
 }
 
-/* One code point as UTF-8; \udc80 to \udcff are the bytes that they stand for. */
+/* One code point as UTF-8. An escape for \udc80 to \udcff is the byte that it stands for; so is \u0080 to \u00ff, for
+ * nobody here escapes what is valid. */
 static char *put_code(char *out, unsigned c)
 {
-	if (c >= 0xdc80 && c <= 0xdcff) {
+	if ((c >= 0xdc80 && c <= 0xdcff) || (c >= 0x80 && c <= 0xff)) {
 		*out++ = (char)(c & 0xff);
 	} else if (c < 0x80) {
 		*out++ = (char)c;

@@ -15,7 +15,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define NO_MOUNT_TODO "give a path below a mount, or -m MOUNTPOINT; 'promisefs mount STORE MOUNTPOINT' makes one"
+#define NO_MOUNT_ADVICE "give a path below a mount, or -m MOUNTPOINT; 'promisefs mount STORE MOUNTPOINT' makes one"
 
 static char *text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static char *text(const char *format, ...)
@@ -123,10 +123,10 @@ static int resolve(const char *path, char **dir, char **last)
 
 static int report_missing(const char *word, const char *path)
 {
-	char *dir = text("%s", path), *todo = NULL;
+	char *dir = text("%s", path), *advice = NULL;
 	char *slash = strrchr(dir, '/');
 	size_t len;
-	FILE *f = open_memstream(&todo, &len);
+	FILE *f = open_memstream(&advice, &len);
 
 	if (f == NULL)
 		out_of_memory();
@@ -135,8 +135,8 @@ static int report_missing(const char *word, const char *path)
 	print_quoted(f, dir);
 	fputs("', or check the path", f);
 	fclose(f);
-	report(word, todo, "directory '%s' does not exist", dir);
-	free(todo);
+	report(word, advice, "directory '%s' does not exist", dir);
+	free(advice);
 	free(dir);
 	return EXIT_FAILED;
 }
@@ -160,14 +160,18 @@ static int compose(struct key *k, const char *dir, const char *last)
 	return 0;
 }
 
-static int report_find(const char *word, const char *path, int error)
+static int report_find(const struct args *a, const char *word, const char *path, int error)
 {
+	const char *base = word[0] != '/' ? base_of(a) : NULL;
+
 	if (error == ENOENT && strchr(path, '/') == NULL)
 		return report(word, "go to one that does", "the current directory does not exist any more");
 	if (error == ENOENT)
 		return report_missing(word, path);
+	if (error == EXDEV && base != NULL)
+		return report(word, NO_MOUNT_ADVICE, "'%s' is not a mount of promisefs, nor below one", base);
 	if (error == EXDEV)
-		return report(word, NO_MOUNT_TODO, "not below a mount of promisefs");
+		return report(word, NO_MOUNT_ADVICE, "not below a mount of promisefs");
 	return report_errno(word, error, NULL);
 }
 
@@ -181,7 +185,7 @@ int key_find(const struct args *a, const char *word, struct key *k)
 	if (r == 0)
 		r = compose(k, dir, last);
 	if (r < 0) {
-		r = report_find(word, path, -r);
+		r = report_find(a, word, path, -r);
 		key_finish(k);
 	}
 	free(path);
@@ -232,9 +236,9 @@ int key_report(const struct key *k, int error)
 	size_t n = name != NULL ? strlen(name) : 0;
 	bool same = recorded != NULL && n != 0 && strncmp(recorded, name, n) == 0 && strchr(":", recorded[n]) != NULL;
 	char *reason = same ? text("failed: %s", recorded) : NULL;
-	int r = report_errno(k->word, error, reason);
 
+	report_errno(k->word, error, reason);
 	free(recorded);
 	free(reason);
-	return r;
+	return error == ETIMEDOUT ? EXIT_TIMEOUT : EXIT_FAILED;
 }

@@ -36,5 +36,6 @@ char *attribute_read(const char *path, const char *attribute);
 /* Set user.promisefs.ATTRIBUTE. Returns 0 or a negative errno. */
 int attribute_write(const char *path, const char *attribute, const char *value);
 
-/* Say why waiting for or reading the key failed with errno `error`, with the reason that is recorded. */
+/* Say why waiting for or reading the key failed with errno `error`, with the reason that is recorded. Returns
+ * EXIT_TIMEOUT for ETIMEDOUT, whoever set the limit, else EXIT_FAILED. */
 int key_report(const struct key *k, int error);

@@ -90,15 +90,17 @@ static int print_stream(struct follower *f, int fd, bool live)
 	return r;
 }
 
-/* Ask for the history; returns a descriptor to read it from. */
+/* Ask for the history; returns a descriptor to read it from. The question is a line: a key that does not fit on one is
+ * not asked for, its events are picked from all of them. */
 static int open_history(const char *path, const char *name)
 {
 	char *question = NULL;
 	int fd = open(path, O_RDWR | O_CLOEXEC), n, r;
+	bool all = *name == '\0' || strchr(name, '\n') != NULL;
 
 	if (fd < 0)
 		return -errno;
-	n = asprintf(&question, "log%s%s\n", *name ? " " : "", name);
+	n = asprintf(&question, "log%s%s\n", all ? "" : " ", all ? "" : name);
 	if (n < 0)
 		out_of_memory();
 	r = write(fd, question, (size_t)n) < 0 ? -errno : 0;

@@ -15,7 +15,7 @@ static const char *verb_name;
 static const struct {
 	int error;
 	const char *what;
-	const char *todo;
+	const char *advice;
 } advice_table[] = {
 	{ EOWNERDEAD, "its producer was killed before it had written all of it",
 	  "run the producer again, writing KEY sets it anew" },
@@ -85,16 +85,16 @@ void print_quoted(FILE *f, const char *word)
 	fputc('"', f);
 }
 
-static void print_todo(FILE *f, const char *todo, const char *key)
+static void print_advice(FILE *f, const char *advice, const char *key)
 {
 	const char *at;
 
-	while (key != NULL && (at = strstr(todo, "KEY")) != NULL) {
-		fwrite(todo, 1, (size_t)(at - todo), f);
+	while (key != NULL && (at = strstr(advice, "KEY")) != NULL) {
+		fwrite(advice, 1, (size_t)(at - advice), f);
 		print_quoted(f, key);
-		todo = at + 3;
+		advice = at + 3;
 	}
-	fputs(todo, f);
+	fputs(advice, f);
 }
 
 static void print_begin(FILE *f, const char *key)
@@ -107,7 +107,7 @@ static void print_begin(FILE *f, const char *key)
 }
 
 /* One write for the whole line, so that lines of several processes do not mix. */
-static void print_line(const char *key, const char *what, const char *todo)
+static void print_line(const char *key, const char *what, const char *advice)
 {
 	char *line = NULL;
 	size_t len = 0;
@@ -117,9 +117,9 @@ static void print_line(const char *key, const char *what, const char *todo)
 		out_of_memory();
 	print_begin(f, key);
 	print_key(f, what);
-	if (todo != NULL) {
+	if (advice != NULL) {
 		fputs("; ", f);
-		print_todo(f, todo, key);
+		print_advice(f, advice, key);
 	}
 	fputc('\n', f);
 	fclose(f);
@@ -128,7 +128,7 @@ static void print_line(const char *key, const char *what, const char *todo)
 	free(line);
 }
 
-int report(const char *key, const char *todo, const char *what, ...)
+int report(const char *key, const char *advice, const char *what, ...)
 {
 	char *text = NULL;
 	va_list ap;
@@ -137,25 +137,25 @@ int report(const char *key, const char *todo, const char *what, ...)
 	if (vasprintf(&text, what, ap) < 0)
 		out_of_memory();
 	va_end(ap);
-	print_line(key, text, todo);
+	print_line(key, text, advice);
 	free(text);
 	return EXIT_FAILED;
 }
 
 int report_usage(const char *what, ...)
 {
-	char *text = NULL, *todo = NULL;
+	char *text = NULL, *advice = NULL;
 	va_list ap;
 
 	va_start(ap, what);
 	if (vasprintf(&text, what, ap) < 0)
 		out_of_memory();
 	va_end(ap);
-	if (asprintf(&todo, "see 'promisefs %s%s--help'", verb_name ?: "", verb_name ? " " : "") < 0)
+	if (asprintf(&advice, "see 'promisefs %s%s--help'", verb_name ?: "", verb_name ? " " : "") < 0)
 		out_of_memory();
-	print_line(NULL, text, todo);
+	print_line(NULL, text, advice);
 	free(text);
-	free(todo);
+	free(advice);
 	return EXIT_USAGE;
 }
 
@@ -172,7 +172,7 @@ const char *advice_for(int error)
 {
 	size_t row = advice_row(error);
 
-	return row != SIZE_MAX ? advice_table[row].todo : "see promisefs(1)";
+	return row != SIZE_MAX ? advice_table[row].advice : "see promisefs(1)";
 }
 
 int report_errno(const char *key, int error, const char *reason)
@@ -184,7 +184,7 @@ int report_errno(const char *key, int error, const char *reason)
 		report(key, advice_for(error), "%s", reason);
 	else
 		report(key, advice_for(error), "%s (%s)", what, errno_name(error) ?: "unknown error");
-	return error == ETIMEDOUT ? EXIT_TIMEOUT : EXIT_FAILED;
+	return EXIT_FAILED;
 }
 
 _Noreturn void out_of_memory(void)

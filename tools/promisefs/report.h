@@ -8,10 +8,9 @@ void report_verb(const char *verb);
 
 /* Say what failed with `key` (may be NULL) and what to do (may be NULL; the word KEY in it becomes the key, quoted for
  * a shell). Returns EXIT_FAILED. */
-int report(const char *key, const char *todo, const char *what, ...) __attribute__((format(printf, 3, 4)));
+int report(const char *key, const char *advice, const char *what, ...) __attribute__((format(printf, 3, 4)));
 
-/* The same for an errno (positive), by the table of advice. `reason` says more and may be NULL. Returns EXIT_TIMEOUT
- * for ETIMEDOUT, else EXIT_FAILED. */
+/* The same for an errno (positive), by the table of advice. `reason` says more and may be NULL. Returns EXIT_FAILED. */
 int report_errno(const char *key, int error, const char *reason);
 
 /* Say what is wrong with the command line. Returns EXIT_USAGE. */

@@ -203,7 +203,7 @@ static void print_name(const char *name, const struct stat *st)
 		print_key(stdout, name);
 	else
 		fputs(name, stdout);
-	printf("%s\n", S_ISDIR(st->st_mode) ? "/" : "");
+	puts(S_ISDIR(st->st_mode) ? "/" : "");
 }
 
 static void ls_long(const char *name, const struct stat *st, const char *state, const char *version)
