@@ -55,7 +55,7 @@ int store_getattr(struct store *st, const struct caller *who, uint64_t node, str
 	op_end(&op, 0, META_READ, NULL);
 	if (r != -ENOENT)
 		return r;
-	intent_away(st, who->tid);
+	intent_away(st, who->tid, false);
 	return -ESTALE;
 }
 
@@ -119,6 +119,10 @@ int store_setattr(struct store *st, uint64_t node, const struct attribute_change
 	r = subject_get(st, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
+	if (is_file(&s.o) && s.v == NULL && s.o.vid != node) { /* its size is that of a version that is gone */
+		subject_put(st, &s);
+		return op_end(&op, -ESTALE, META_READ, NULL);
+	}
 	set_fields(st, &s, ch);
 	r = subject_save(st, &s);
 	overlay(st, &s);

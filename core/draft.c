@@ -84,6 +84,8 @@ int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const stru
 	char key[PATH_MAX];
 	int r = forget_results(m, o);
 
+	if (old != 0)
+		version_replaced(op->st, o);
 	o->vid = vid;
 	o->version++;
 	o->state = OBJECT_READY;
@@ -285,7 +287,7 @@ static struct draft_question draft_question(struct store *st, struct version *v,
 		.gone = v->object->gone,
 		.replaces = v->replaces,
 		.declared = o->declared,
-		.has_data = v->data == DATA_READY,
+		.has_data = v->data == DATA_READY && v->closed,
 		.unchanged = v->base != 0 && bytes->st_size == v->start_size && ns_of(&bytes->st_mtim) == v->start_mtime,
 		.error = v->error,
 		.killed = killed,
@@ -295,8 +297,7 @@ static struct draft_question draft_question(struct store *st, struct version *v,
 }
 
 /* Settles v if it is a draft without writers; the catalog is held. */
-static int settle(struct op *op, struct version *v, const struct process *closer, enum draft_verdict *verdict,
-		  uint64_t *kept)
+static int settle(struct op *op, struct version *v, enum draft_verdict *verdict, uint64_t *kept)
 {
 	struct store *st = op->st;
 	struct meta_object o = v->object->row;
@@ -310,15 +311,14 @@ static int settle(struct op *op, struct version *v, const struct process *closer
 	}
 	if (v->fd >= 0)
 		fstat(v->fd, &bytes);
-	q = draft_question(st, v, &o, &bytes, closer->fate == FATE_KILLED);
+	q = draft_question(st, v, &o, &bytes, v->closer.fate == FATE_KILLED);
 	*verdict = draft_rule(&q);
 	if (*verdict != DRAFT_PUBLISH && v->error != 0 && !v->extends && v->fd >= 0 && ftruncate(v->fd, 0) < 0)
 		perror("promisefs: giving back the space of a draft");
 	if (v->extends && *verdict != DRAFT_PUBLISH && ftruncate(v->fd, v->start_size) < 0)
 		perror("promisefs: undoing an append"); /* the next start does it */
 	if (r == 0)
-		r = apply(op, &o, &q, *verdict, v->vid, &bytes, q.killed || v->producer.pid == 0 ? closer : &v->producer,
-			  v->producer_uid, kept);
+		r = apply(op, &o, &q, *verdict, v->vid, &bytes, &v->closer, v->producer_uid, kept);
 	pthread_mutex_lock(&st->lock);
 	leave_draft(st, v, *verdict, *kept != 0, &o);
 	pthread_mutex_unlock(&st->lock);
@@ -335,7 +335,7 @@ static void poison(struct store *st, struct version *v, int error)
 	pthread_mutex_unlock(&st->lock);
 }
 
-void draft_settle(struct store *st, struct version *v, const struct caller *who, const struct process *closer)
+void draft_settle(struct store *st, struct version *v, const struct caller *who)
 {
 	enum draft_verdict verdict = DRAFT_DROP;
 	bool settles;
@@ -343,14 +343,14 @@ void draft_settle(struct store *st, struct version *v, const struct caller *who,
 	struct op op;
 	int r = 0;
 
-	if (closer->fate == FATE_KILLED && v->extends && draft_unshare(st, v) < 0)
+	if (v->closer.fate == FATE_KILLED && v->extends && draft_unshare(st, v) < 0)
 		poison(st, v, ENOSPC); /* no room to keep what was torn */
 	op_begin(&op, st, who);
 	pthread_mutex_lock(&st->lock);
 	settles = v->role == ROLE_DRAFT && v->writers == 0;
 	pthread_mutex_unlock(&st->lock);
 	if (settles)
-		r = settle(&op, v, closer, &verdict, &kept);
+		r = settle(&op, v, &verdict, &kept);
 	op_end(&op, r, META_LATER, NULL);
 	if (settles && (verdict == DRAFT_PUBLISH || kept != 0))
 		st->blobs->ops->publish(st->blobs, vid, kept != 0 ? kept : vid);

@@ -140,7 +140,7 @@ static void done_now(struct meta_commit *c)
 	c->done(c, 0);
 }
 
-static int flush_draft(struct handle *h, const struct caller *who, struct meta_commit *c)
+static int flush_draft(struct handle *h, const struct caller *who, const struct process *closer, struct meta_commit *c)
 {
 	struct store *st = h->st;
 	struct version *v = h->version;
@@ -152,12 +152,13 @@ static int flush_draft(struct handle *h, const struct caller *who, struct meta_c
 	sealed = v->sealed;
 	fsynced = v->fsynced;
 	error = v->error;
-	v->producer = h->closer;
+	v->closer = *closer;
+	v->closed = true;
 	v->producer_uid = h->uid;
 	pthread_mutex_unlock(&st->lock);
 	if (error != 0)
 		return -error;
-	if (h->closer.fate == FATE_KILLED) {
+	if (closer->fate == FATE_KILLED) {
 		if (sealed)
 			set_sealed(h, who, false, META_LATER, NULL);
 		done_now(c);
@@ -184,6 +185,7 @@ static int flush_in_place(struct handle *h, const struct caller *who, struct met
 
 int store_flush(struct handle *h, const struct caller *who, struct meta_commit *c)
 {
+	struct process closer;
 	bool draft;
 	int r;
 
@@ -191,11 +193,11 @@ int store_flush(struct handle *h, const struct caller *who, struct meta_commit *
 		done_now(c);
 		return 0;
 	}
-	h->st->hooks.process(h->st->hooks_arg, who->tid, &h->closer);
+	h->st->hooks.process(h->st->hooks_arg, who->tid, &closer);
 	pthread_mutex_lock(&h->st->lock);
 	draft = h->version->role == ROLE_DRAFT;
 	pthread_mutex_unlock(&h->st->lock);
-	r = draft ? flush_draft(h, who, c) : flush_in_place(h, who, c);
+	r = draft ? flush_draft(h, who, &closer, c) : flush_in_place(h, who, c);
 	if (r < 0)
 		store_poison(h, -r);
 	return r;
@@ -238,7 +240,7 @@ static void release_writer(struct handle *h)
 	draft = v->role == ROLE_DRAFT;
 	pthread_mutex_unlock(&st->lock);
 	if (draft && last) {
-		draft_settle(st, v, &who, &h->closer); /* puts it, too */
+		draft_settle(st, v, &who);
 		return;
 	}
 	if (!draft) {

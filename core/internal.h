@@ -42,7 +42,10 @@ struct version {
 	bool unlinked_data;   /* its file is to be removed when the last one is done with it */
 	int error;            /* a write or a commit failed: never publish */
 	int64_t start_size, start_mtime; /* of the file when it was prepared from base */
-	struct process producer;
+	/* Who closed a descriptor of it last. Nobody: it was opened, but no process ever got the descriptor (the open was
+	 * interrupted at the last moment), so nobody has said that it is finished either. */
+	struct process closer;
+	bool closed;
 	uint32_t producer_uid;
 	int64_t size; /* final size once published, for readers of old versions */
 	int64_t mtime, blocks;
@@ -67,6 +70,7 @@ struct intent {
 	struct version *version; /* counted as open; NULL until it has looked */
 	bool write, looked_up;
 	bool away; /* sent to look for whatever the name means now */
+	bool wants_draft; /* to write it */
 	int64_t at;
 	UT_hash_handle hh;
 };
@@ -78,6 +82,15 @@ struct wait_limit {
 	int result; /* what they are woken with then */
 	struct waiter *waiters;
 	struct timer timer;
+};
+
+/* A version that was replaced not long ago. The kernel may still ask for its node, and an answer that tells the object
+ * saves it a walk down the path. */
+struct replaced {
+	uint64_t vid, object;
+	int64_t size, mtime, blocks;
+	struct replaced *prev, *next;
+	UT_hash_handle hh;
 };
 
 /* Waiters for a key that is not there. */
@@ -107,6 +120,7 @@ struct store {
 	struct object *objects;
 	struct version *versions;
 	struct intent *intents;
+	struct replaced *replaced, *replaced_order; /* by vid; oldest first */
 	struct absent *absents;
 	struct waiter *all_waiters;
 	struct waiter *waiting_threads;  /* by tid; not those that linger */
@@ -119,6 +133,7 @@ struct store {
 	struct timer deadline_timer;        /* for the soonest deadline of all */
 	struct timer aborted_timer;
 	atomic_bool closing;
+	atomic_bool cached_nodes;
 };
 
 /* One operation: from op_begin to op_end the catalog is ours. What must not happen under a lock, or not before the
@@ -175,6 +190,9 @@ void version_end(struct store *st, struct version_end end);         /* without l
 void version_end_in_op(struct store *st, struct version_end end);   /* catalog held */
 void version_release(struct store *st, struct version *v);          /* put and end; without locks */
 
+void replaced_forget_all(struct store *st);
+void version_replaced(struct store *st, const struct meta_object *o); /* o: as it was */
+
 /* What a node is, for the length of an operation. */
 struct subject {
 	struct meta_object o;
@@ -205,7 +223,7 @@ int draft_unshare(struct store *st, struct version *d); /* without locks; d must
 
 /* draft.c */
 int draft_begin(struct op *op, struct subject *s, struct version **ret); /* makes and records the object's draft */
-void draft_settle(struct store *st, struct version *v, const struct caller *who, const struct process *closer);
+void draft_settle(struct store *st, struct version *v, const struct caller *who); /* gives up one use of v */
 void draft_drop(struct op *op, uint64_t object, struct version *v); /* forget it, and its bytes */
 int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
 		  const struct process *producer, uint32_t uid);
@@ -226,7 +244,9 @@ void deadlines_start(struct store *st);
 void deadline_rearm(struct store *st); /* catalog held */
 
 /* open.c */
-void intent_away(struct store *st, int32_t tid); /* it is being told to look a name up again; without locks */
+void intents_start(struct store *st);
+bool intent_find_draft(struct op *op, const struct meta_object *o); /* catalog held */
+void intent_away(struct store *st, int32_t tid, bool write); /* it is being told to look a name up again; without locks */
 uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o); /* locked */
 
 /* namespace.c */

@@ -115,6 +115,55 @@ struct version *version_current(struct store *st, const struct meta_object *o)
 	return v;
 }
 
+#define REPLACED_MAX 4096
+
+static void forget_replaced(struct store *st, struct replaced *rp)
+{
+	HASH_DELETE(hh, st->replaced, rp);
+	DL_DELETE(st->replaced_order, rp);
+	free(rp);
+}
+
+void version_replaced(struct store *st, const struct meta_object *o)
+{
+	struct replaced *rp = malloc(sizeof(*rp));
+
+	if (rp == NULL)
+		return;
+	*rp = (struct replaced){ .vid = o->vid, .object = o->id, .size = o->size, .mtime = o->mtime, .blocks = o->blocks };
+	pthread_mutex_lock(&st->lock);
+	if (HASH_COUNT(st->replaced) >= REPLACED_MAX)
+		forget_replaced(st, st->replaced_order);
+	HASH_ADD(hh, st->replaced, vid, sizeof(rp->vid), rp);
+	DL_APPEND(st->replaced_order, rp);
+	pthread_mutex_unlock(&st->lock);
+}
+
+void replaced_forget_all(struct store *st)
+{
+	while (st->replaced_order != NULL)
+		forget_replaced(st, st->replaced_order);
+}
+
+static int get_replaced(struct store *st, uint64_t vid, struct meta_object *o)
+{
+	struct replaced copy = { 0 }, *rp;
+	int r;
+
+	pthread_mutex_lock(&st->lock);
+	HASH_FIND(hh, st->replaced, &vid, sizeof(vid), rp);
+	if (rp != NULL)
+		copy = *rp;
+	pthread_mutex_unlock(&st->lock);
+	if (copy.object == 0)
+		return -ENOENT;
+	r = st->meta->ops->object_get(st->meta, copy.object, o);
+	o->size = copy.size;
+	o->mtime = copy.mtime;
+	o->blocks = copy.blocks;
+	return r;
+}
+
 static void find_object(struct store *st, struct subject *s)
 {
 	pthread_mutex_lock(&st->lock);
@@ -152,6 +201,8 @@ int subject_get(struct store *st, uint64_t node, struct subject *s)
 	pthread_mutex_unlock(&st->lock);
 	if (!s->gone)
 		r = id != 0 ? m->ops->object_get(m, id, &s->o) : m->ops->object_by_version(m, node, &s->o);
+	if (r == -ENOENT && id == 0 && !s->gone)
+		r = get_replaced(st, node, &s->o);
 	if (r < 0) {
 		subject_put(st, s);
 		return r;

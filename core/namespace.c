@@ -77,14 +77,17 @@ int store_lookup(struct store *st, const struct caller *who, uint64_t parent, co
 {
 	struct meta_dentry d;
 	struct meta_object o;
+	bool changed = false;
 	struct op op;
 	int r;
 
 	op_begin(&op, st, who);
 	r = get_name(st, parent, name, &d, &o);
 	if (r == 0)
+		changed = is_file(&o) && intent_find_draft(&op, &o);
+	if (r == 0)
 		fill_entry(st, who, &o, e);
-	op_end(&op, 0, META_READ, NULL);
+	op_end(&op, 0, changed ? META_LATER : META_READ, NULL);
 	return r;
 }
 
@@ -219,7 +222,6 @@ static int record_create(struct op *op, uint64_t parent, const char *name, uint3
 /* The file of what was recorded. When it cannot be made the draft settles, which takes the record back. */
 static int create_data(struct store *st, const struct caller *who, struct version *v, bool live)
 {
-	struct process maker = { .pid = who->tid };
 	int fd = st->blobs->ops->create(st->blobs, v->vid);
 
 	if (fd >= 0 && live)
@@ -231,7 +233,7 @@ static int create_data(struct store *st, const struct caller *who, struct versio
 	v->writers -= fd < 0;
 	pthread_mutex_unlock(&st->lock);
 	if (fd < 0)
-		draft_settle(st, v, who, &maker);
+		draft_settle(st, v, who);
 	return fd < 0 ? fd : 0;
 }
 
@@ -281,7 +283,7 @@ int store_link(struct store *st, const struct caller *who, uint64_t node, uint64
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
 	r = get_dir(st, parent, &dir);
 	if (r == 0)
-		r = is_dir(&s.o) ? -EPERM : s.gone ? -ENOENT : 0;
+		r = is_dir(&s.o) ? -EPERM : s.gone ? -ENOENT : s.o.vid != node && s.v == NULL ? -ESTALE : 0;
 	if (r == 0) {
 		r = m->ops->dentry_get(m, parent, name, &d);
 		r = r == 0 ? -EEXIST : r == -ENOENT ? 0 : r;

@@ -25,7 +25,7 @@ struct opening {
 	uint64_t ask;   /* the object whose writers to look for */
 	struct holding *stuck; /* who would wait for each other, to be confirmed */
 	unsigned stuck_count;
-	bool stuck_confirmed;
+	bool stuck_confirmed, stuck_denied;
 	struct handle *handle;
 	uint64_t prepare;
 	struct version *let_go; /* what an intent that is overtaken kept open */
@@ -64,7 +64,6 @@ static struct intent *intent_find(struct store *st, int32_t tid)
 /* Gives back what an intent kept open; a draft that nobody came for is settled. */
 static void version_let_go(struct store *st, struct version *v, const struct caller *who)
 {
-	struct process nobody = { 0 };
 	struct version_end end = { .fd = -1 };
 	bool draft;
 
@@ -75,7 +74,7 @@ static void version_let_go(struct store *st, struct version *v, const struct cal
 	pthread_mutex_unlock(&st->lock);
 	version_end(st, end);
 	if (draft)
-		draft_settle(st, v, who, &nobody);
+		draft_settle(st, v, who);
 }
 
 static void intents_expire(struct timer *t)
@@ -111,14 +110,13 @@ static struct intent *intent_make(struct store *st, int32_t tid, uint64_t object
 		v->opens++;
 		v->writers += write;
 	}
-	st->intent_timer.fire = intents_expire;
 	if (st->intents == NULL)
 		timer_arm(st->timers, &st->intent_timer, in->at + INTENT_NS);
 	HASH_ADD(hh, st->intents, tid, sizeof(in->tid), in);
 	return in;
 }
 
-void intent_away(struct store *st, int32_t tid)
+void intent_away(struct store *st, int32_t tid, bool write)
 {
 	struct version *overtaken = NULL;
 	struct intent *in;
@@ -130,8 +128,10 @@ void intent_away(struct store *st, int32_t tid)
 	if (in != NULL)
 		overtaken = intent_take(st, in);
 	in = intent_make(st, tid, 0, NULL, false);
-	if (in != NULL)
+	if (in != NULL) {
 		in->away = true;
+		in->wants_draft = write;
+	}
 	pthread_mutex_unlock(&st->lock);
 	if (overtaken != NULL)
 		version_let_go(st, overtaken, &(struct caller){ .tid = tid });
@@ -197,11 +197,18 @@ static int open_this(struct opening *o, bool writer)
 	return v == NULL ? -ENOMEM : handle_make(o, v, writer);
 }
 
+/* By anybody but this operation and the asking thread's intent. */
 static bool current_in_use(struct opening *o)
 {
 	struct version *v = version_find(o->st, o->s.o.vid);
+	struct intent *in = intent_find(o->st, o->who->tid);
 
-	return v != NULL && v->opens > (v == o->s.v ? 1u : 0u);
+	return v != NULL && v->opens > (v == o->s.v ? 1u : 0u) + (in != NULL && in->version == v ? 1u : 0u);
+}
+
+void intents_start(struct store *st)
+{
+	st->intent_timer.fire = intents_expire;
 }
 
 /* A draft whose bytes are not there yet is prepared by whoever comes first, without locks. */
@@ -252,6 +259,13 @@ static bool was_sent(const struct intent *in, const struct version *d)
 	return (in->version == d && !in->looked_up) || (in->away && timers_now() - in->at < AWAY_NS);
 }
 
+/* Opening with O_TRUNC empties the node in the kernel's eyes; where readers of the current version have their data from
+ * there, they must not be on the same node. */
+static bool may_detour(struct opening *o)
+{
+	return (o->flags & O_TRUNC) == 0 || !atomic_load(&o->st->cached_nodes) || !current_in_use(o);
+}
+
 /* The name is not looked up again by whoever opens through /proc/PID/fd or a file bind mount: such a writer, and one
  * whose thread is unknown, writes the draft through the node that it has. */
 static int redirect_to_draft(struct opening *o)
@@ -265,7 +279,7 @@ static int redirect_to_draft(struct opening *o)
 	pthread_mutex_lock(&o->st->lock);
 	in = intent_find(o->st, o->who->tid);
 	if (o->who->tid == 0 || (in != NULL && was_sent(in, d))) {
-		r = open_draft_data(o, d);
+		r = may_detour(o) ? open_draft_data(o, d) : -ESTALE;
 		if (in != NULL && r == 0)
 			o->let_go = intent_take(o->st, in);
 	} else {
@@ -289,7 +303,8 @@ static int wait_for(struct opening *o, struct wait_limit *limit)
 	obj = object_ref(st, o->s.o.id);
 	if (obj == NULL)
 		r = -ENOMEM;
-	else if (!o->waiter->lingers && wait_is_endless(st, o->who->tid, obj, o->stuck, &o->stuck_count, STUCK_MAX))
+	else if (limit != &st->closing_limit && !o->stuck_denied &&
+		 wait_is_endless(st, o->who->tid, obj, o->stuck, &o->stuck_count, STUCK_MAX))
 		r = o->stuck_confirmed ? -EDEADLK : ASK_STUCK;
 	else
 		r = waiter_list(st, o->waiter, obj, limit);
@@ -402,7 +417,7 @@ static int open_once(struct opening *o)
 	o->let_go = NULL;
 	if (r != LOOK_AGAIN)
 		return r;
-	intent_away(o->st, o->who->tid);
+	intent_away(o->st, o->who->tid, o->write);
 	return -ESTALE;
 }
 
@@ -422,10 +437,10 @@ static struct handle *open_in_use(struct opening *o)
 int store_open(struct store *st, const struct caller *who, uint64_t node, int flags, struct waiter *waiter,
 	       struct handle **ret, uint64_t *prepare_vid)
 {
-	const struct caller anonymous = { .uid = who->uid, .gid = who->gid };
+	const struct caller self = *who; /* `who` may be gone with the waiter as soon as that is listed */
 	struct holding stuck[STUCK_MAX];
 	struct opening o = {
-		.st = st, .who = who, .node = node, .flags = flags, .waiter = waiter, .stuck = stuck,
+		.st = st, .who = &self, .node = node, .flags = flags, .waiter = waiter, .stuck = stuck,
 		.write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0,
 	};
 	int r;
@@ -439,12 +454,14 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 		return 0;
 	while ((r = open_once(&o)) == ASK_HOLDS || r == ASK_STUCK) {
 		if (r == ASK_HOLDS)
-			o.holds = st->hooks.holds(st->hooks_arg, who->tid, o.ask) ? HOLDS_YES : HOLDS_NO;
+			o.holds = st->hooks.holds(st->hooks_arg, self.tid, o.ask) ? HOLDS_YES : HOLDS_NO;
 		else if (st->hooks.only_these_hold(st->hooks_arg, stuck, o.stuck_count))
 			o.stuck_confirmed = true;
 		else
-			o.who = &anonymous; /* somebody who is not waiting may finish it, or a close is on its way */
+			o.stuck_denied = true; /* somebody who is not waiting may finish it, or a close is on its way */
 	}
+	if (r == STORE_WAITING)
+		return r; /* by now the waiter may have been woken, and everything that belongs to it be gone */
 	*ret = o.handle;
 	*prepare_vid = o.prepare;
 	if (r == 0 && o.write && (flags & O_TRUNC) != 0 && o.handle->writer) {
@@ -455,6 +472,41 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 		}
 	}
 	return r;
+}
+
+/* A writer who was sent to look for whatever the name means now has found `o`: it shall get the draft at once. True when
+ * records were changed. */
+bool intent_find_draft(struct op *op, const struct meta_object *o)
+{
+	struct store *st = op->st;
+	struct subject s = { .o = *o };
+	struct object *obj;
+	struct version *d;
+	struct intent *in;
+	bool wants, begins;
+
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, op->who->tid);
+	obj = object_find(st, o->id);
+	d = obj != NULL ? obj->draft : NULL;
+	wants = in != NULL && in->wants_draft && in->version == NULL && o->state == OBJECT_READY && !o->live &&
+		(d == NULL || !d->sealed);
+	begins = wants && d == NULL;
+	pthread_mutex_unlock(&st->lock);
+	if (!wants || (begins && draft_begin(op, &s, &d) < 0))
+		return false;
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, op->who->tid);
+	if (in != NULL && in->version == NULL) {
+		in->object = o->id;
+		in->version = d;
+		in->write = true;
+		in->away = false;
+		d->opens++;
+		d->writers++;
+	}
+	pthread_mutex_unlock(&st->lock);
+	return begins;
 }
 
 /* What a look-up by this thread shall give for the object, 0: nothing special. store->lock held. */
@@ -554,7 +606,7 @@ static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 	return *fd < 0 ? *fd : 0;
 }
 
-static void prepared(struct store *st, struct version *v, int fd, int r)
+static void prepared(struct store *st, struct version *v, int fd, bool shares, int r)
 {
 	struct stat start = { 0 };
 
@@ -563,6 +615,7 @@ static void prepared(struct store *st, struct version *v, int fd, int r)
 	pthread_mutex_lock(&st->lock);
 	v->fd = fd;
 	v->data = r == 0 ? DATA_READY : DATA_NONE;
+	v->extends = shares;
 	v->start_size = start.st_size;
 	v->start_mtime = ns_of(&start.st_mtim);
 	pthread_mutex_unlock(&st->lock);
@@ -570,20 +623,24 @@ static void prepared(struct store *st, struct version *v, int fd, int r)
 
 static int prepare_data(struct store *st, struct version *v)
 {
-	int fd = -1, r = v->extends ? share_base(st, v->vid, v->base, &fd) : -EOPNOTSUPP;
+	bool shares;
+	int fd = -1, r;
 
+	pthread_mutex_lock(&st->lock);
+	shares = v->extends;
+	pthread_mutex_unlock(&st->lock);
+	r = shares ? share_base(st, v->vid, v->base, &fd) : -EOPNOTSUPP;
 	if (r < 0) {
-		v->extends = false;
+		shares = false;
 		r = copy_base(st, v->vid, v->base, &fd);
 	}
-	prepared(st, v, fd, r);
+	prepared(st, v, fd, shares, r);
 	return r;
 }
 
 int store_prepare(struct store *st, uint64_t vid)
 {
 	static const struct caller nobody;
-	struct process maker = { 0 };
 	struct version *v;
 	bool unsharing, idle;
 	struct op op;
@@ -607,7 +664,7 @@ int store_prepare(struct store *st, uint64_t vid)
 	waiters_wake(&op, v->object, 0);
 	op_end(&op, 0, META_READ, NULL);
 	if (idle)
-		draft_settle(st, v, &nobody, &maker); /* nobody will come for it */
+		draft_settle(st, v, &nobody); /* nobody will come for it */
 	return r;
 }
 

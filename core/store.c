@@ -249,6 +249,7 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 		meta->on_rollback_arg = st;
 		meta->on_rollback = resync;
 		waiters_start(st);
+		intents_start(st);
 		r = make_roots(st);
 	}
 	if (r == 0) {
@@ -306,6 +307,7 @@ void store_close(struct store *st)
 	timers_free(st->timers);
 	st->meta->on_rollback = NULL;
 	drop_intents(st);
+	replaced_forget_all(st);
 	drop_memory(st);
 	paths_forget(st);
 	pthread_mutex_destroy(&st->lock);
@@ -317,4 +319,9 @@ void store_counts(struct store *st, struct store_counts *c)
 	pthread_mutex_lock(&st->lock);
 	*c = st->counts;
 	pthread_mutex_unlock(&st->lock);
+}
+
+void store_caches_nodes(struct store *st, bool caches)
+{
+	atomic_store(&st->cached_nodes, caches);
 }

@@ -388,7 +388,10 @@ int store_setxattr(struct store *st, const struct caller *who, uint64_t node, co
 	r = subject_get(st, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	r = is_ours(name) ? set_ours(&op, &s, name, value, len) : set_theirs(st, &s, name, value, len, flags);
+	if (is_file(&s.o) && s.v == NULL && s.o.vid != node)
+		r = -ESTALE;
+	else
+		r = is_ours(name) ? set_ours(&op, &s, name, value, len) : set_theirs(st, &s, name, value, len, flags);
 	subject_put(st, &s);
 	return op_end(&op, r, META_RECORDED, c);
 }
@@ -425,7 +428,10 @@ int store_removexattr(struct store *st, uint64_t node, const char *name, struct 
 	r = subject_get(st, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	r = is_ours(name) ? remove_ours(&op, &s, name) : remove_theirs(st, &s, name);
+	if (is_file(&s.o) && s.v == NULL && s.o.vid != node)
+		r = -ESTALE;
+	else
+		r = is_ours(name) ? remove_ours(&op, &s, name) : remove_theirs(st, &s, name);
 	subject_put(st, &s);
 	return op_end(&op, r, META_RECORDED, c);
 }

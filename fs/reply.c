@@ -36,9 +36,11 @@ double reply_attr(enum view view, const struct entry *e, struct stat *st)
 		st->st_size = 4096;
 		return view == VIEW_KEYS ? DIRECTORY_SECONDS : 0;
 	}
+	if (view != VIEW_KEYS || e->node != o->vid || o->state != OBJECT_READY)
+		return 0; /* what is being written may be written through another node */
 	/* The kernel looks at the attributes once more between a look-up and an open: if the node was replaced in that
 	 * moment, an open that is to be redirected would be so for the second time, which the caller gets to see. */
-	return view != VIEW_KEYS ? 0 : e->stable ? STABLE_SECONDS : UNSTABLE_SECONDS;
+	return e->stable ? STABLE_SECONDS : UNSTABLE_SECONDS;
 }
 
 void reply_entry_param(enum view view, const struct entry *e, struct fuse_entry_param *p)

@@ -262,13 +262,16 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
 
 int sqlite_worker_start(struct sqlite_catalog *s)
 {
-	int r = pthread_create(&s->worker, NULL, worker_main, s);
+	int r;
 
-	if (r != 0)
-		return -r;
-	s->worker_started = true;
-	pthread_setname_np(s->worker, "catalog");
 	sqlite3_wal_hook(s->db, on_wal, s);
+	s->worker_started = true;
+	r = pthread_create(&s->worker, NULL, worker_main, s);
+	if (r != 0) {
+		s->worker_started = false;
+		return -r;
+	}
+	pthread_setname_np(s->worker, "catalog");
 	return 0;
 }
 

@@ -58,7 +58,8 @@ def read_object(path, flags=os.O_RDONLY):
     try:
         size = os.fstat(fd).st_size
         data = read_all(fd)
-        assert len(data) == size == os.fstat(fd).st_size, f"{path}: fstat {size}, read {len(data)}"
+        after = os.fstat(fd).st_size
+        assert len(data) == size == after, f"{path}: fstat {size}, read {len(data)}, fstat again {after}"
         return check_object(data, path)
     finally:
         os.close(fd)

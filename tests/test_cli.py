@@ -95,8 +95,9 @@ def test_help_of_a_verb(verb):
 
 
 MISUSES = [[], ["nonsense"], ["help", "nonsense"], ["--nonsense"], ["get"], ["get", "--nonsense", "k"],
-           ["get", "a", "b"], ["fail", "key"], ["get", "--timeout"], ["get", "--timeout", "soon", "k"], ["get", "--timeout", "5", "k"],
-           ["future", "--deadline", "", "k"], ["wait"], ["doctor", "x"], ["put", "--json", "k"], ["stat"], ["evict"]]
+           ["get", "a", "b"], ["fail", "key"], ["get", "--timeout"], ["get", "--timeout", "soon", "k"],
+           ["get", "--timeout", "5", "k"], ["future", "--deadline", "", "k"], ["wait"], ["doctor", "x"],
+           ["put", "--json", "k"], ["stat"], ["evict"]]
 
 
 @pytest.mark.parametrize("argv", MISUSES, ids=" ".join)

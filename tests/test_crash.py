@@ -123,15 +123,21 @@ while True:
 """
 
 
+def at_work(mnt):
+    """The names of the writers that have made something."""
+    return {name.split("-")[0] for name in os.listdir(mnt / "dir")}
+
+
 def test_2_8_many_writers_and_the_daemon_is_killed_in_the_middle(own):
     """Everything acknowledged is there and whole; what was not is there whole or not at all."""
     seed = random.randrange(1 << 30)
     choice = random.Random(seed)
     os.mkdir(own / "dir")
     for turn in range(4):
-        jobs = [own.worker().begin("run", [*PYTHON, "-c", ACKNOWLEDGED, own / "dir", f"t{turn}p{n}"]) for n in range(4)]
+        names = {f"t{turn}p{n}" for n in range(4)}
+        jobs = [own.worker().begin("run", [*PYTHON, "-c", ACKNOWLEDGED, own / "dir", name]) for name in names]
         count = choice.randrange(20, 200)
-        eventually(lambda: len(os.listdir(own / "dir")) >= count or any(job.done for job in jobs))
+        eventually(lambda: len(os.listdir(own / "dir")) >= count and names <= at_work(own), what="all writers work")
         crash(own)
         acknowledged = {line for job in jobs for line in job.result()[1].decode().split()}
         present = set(os.listdir(own / "dir"))
