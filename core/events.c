@@ -123,18 +123,15 @@ static void note_event(struct op *op, const struct meta_event *e)
 int event_record(struct op *op, const char *kind, const char *key, const struct meta_object *o,
 		 const struct process *p, const char *detail)
 {
+	const struct process *by = p != NULL ? p : &op->process;
 	struct meta_event e = {
 		.at = store_now(op->st), .kind = kind, .key = key, .key_len = strlen(key), .object = o->id,
-		.version = o->version, .detail = detail,
-		.pid = p != NULL ? p->pid : op->who != NULL ? op->who->tid : 0,
-		.uid = op->who != NULL ? op->who->uid : o->uid,
+		.version = o->version, .detail = detail, .pid = by->pid,
+		.uid = p != NULL ? o->producer_uid : op->who != NULL ? op->who->uid : o->uid,
 	};
 	int r;
 
-	if (p != NULL) {
-		e.uid = o->producer_uid;
-		memcpy(e.command, p->command, META_COMMAND_MAX);
-	}
+	memcpy(e.command, by->command, META_COMMAND_MAX);
 	r = op->st->meta->ops->event_add(op->st->meta, &e);
 	if (r == 0)
 		note_event(op, &e);

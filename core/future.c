@@ -123,7 +123,7 @@ int store_declare(struct store *st, const struct caller *who, uint64_t parent, c
 	struct op op;
 	int r;
 
-	op_begin(&op, st, who);
+	op_begin_named(&op, st, who);
 	r = m->ops->dentry_get(m, parent, name, &d);
 	if (r == 0)
 		r = m->ops->object_get(m, d.object, &o);
@@ -148,7 +148,7 @@ int store_redeclare(struct store *st, const struct caller *who, uint64_t node, s
 	struct op op;
 	int r;
 
-	op_begin(&op, st, who);
+	op_begin_named(&op, st, who);
 	r = subject_get(st, node, &s);
 	if (r == 0) {
 		r = s.gone ? -ESTALE : declare_existing(&op, &s.o, &changed);

@@ -141,6 +141,7 @@ struct store {
 struct op {
 	struct store *st;
 	const struct caller *who;
+	struct process process;        /* who that is, when events are to say so */
 	struct waiter *woken;          /* to be woken once the catalog was left */
 	struct op_note *notes;         /* to be told then */
 	struct aftermath *after;       /* to be done once recorded */
@@ -165,6 +166,7 @@ struct aftermath {
 };
 
 void op_begin(struct op *op, struct store *st, const struct caller *who);
+void op_begin_named(struct op *op, struct store *st, const struct caller *who); /* finds out op->process first */
 /* r < 0: nothing was changed; returns r. Otherwise ends with ack and c (may be NULL) and returns r. */
 int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c);
 struct aftermath *op_after(struct op *op);        /* NULL: no memory */

@@ -413,17 +413,20 @@ static int drop_name(struct op *op, struct meta_object *o, int waiters_get)
 	return delete_object(op, o, waiters_get);
 }
 
-int store_unlink(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c)
+static int unlink_name(struct store *st, const struct caller *who, uint64_t parent, const char *name, bool only_promises,
+		       struct meta_commit *c)
 {
 	struct meta_dentry d;
 	struct meta_object o;
 	struct op op;
 	int r;
 
-	op_begin(&op, st, who);
+	op_begin_named(&op, st, who);
 	r = get_name(st, parent, name, &d, &o);
 	if (r == 0 && is_dir(&o))
 		r = -EISDIR;
+	if (r == 0 && only_promises && (!is_file(&o) || o.state == OBJECT_READY))
+		r = -EEXIST;
 	if (r == 0)
 		r = record_removal(&op, parent, name, &o);
 	if (r == 0)
@@ -433,6 +436,16 @@ int store_unlink(struct store *st, const struct caller *who, uint64_t parent, co
 	if (r == 0)
 		r = drop_name(&op, &o, -ECANCELED);
 	return op_end(&op, r, META_RECORDED, c);
+}
+
+int store_unlink(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c)
+{
+	return unlink_name(st, who, parent, name, false, c);
+}
+
+int store_cancel(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c)
+{
+	return unlink_name(st, who, parent, name, true, c);
 }
 
 static int remove_dir(struct op *op, const struct meta_dentry *d, struct meta_object *o)
@@ -563,7 +576,7 @@ int store_rename(struct store *st, const struct caller *who, uint64_t from, cons
 
 	if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0)
 		return -EINVAL;
-	op_begin(&op, st, who);
+	op_begin_named(&op, st, who);
 	r = get_name(st, from, name, &rn.from, &rn.a);
 	if (r == 0)
 		r = get_dir(st, to, &dir);

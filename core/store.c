@@ -60,6 +60,15 @@ static void release_removed(struct store *st, uint64_t vid, bool recorded)
 	version_end(st, end);
 }
 
+void op_begin_named(struct op *op, struct store *st, const struct caller *who)
+{
+	struct process p;
+
+	st->hooks.process(st->hooks_arg, who->tid, &p);
+	op_begin(op, st, who);
+	op->process = p;
+}
+
 static void after_commit(struct meta_commit *c, int r)
 {
 	struct aftermath *a = (struct aftermath *)c;

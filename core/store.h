@@ -105,6 +105,8 @@ int store_make(struct store *st, const struct caller *who, uint64_t parent, cons
 int store_link(struct store *st, const struct caller *who, uint64_t node, uint64_t parent, const char *name,
 	       struct entry *e, struct meta_commit *c);
 int store_unlink(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c);
+/* Cancels a future: the same, but -EEXIST when it is set already. */
+int store_cancel(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c);
 int store_rmdir(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c);
 /* flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE */
 int store_rename(struct store *st, const struct caller *who, uint64_t from, const char *name, uint64_t to,

@@ -384,7 +384,10 @@ int store_setxattr(struct store *st, const struct caller *who, uint64_t node, co
 
 	if (r < 0)
 		return r;
-	op_begin(&op, st, who);
+	if (is_ours(name))
+		op_begin_named(&op, st, who);
+	else
+		op_begin(&op, st, who);
 	r = subject_get(st, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);

@@ -194,7 +194,7 @@ struct text {
 	bool failed;
 };
 void text_add(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void text_json(struct text *t, const char *bytes); /* quoted; bytes that are not UTF-8 as \u00XX */
+void text_json(struct text *t, const char *bytes); /* quoted; bytes that are not UTF-8 as \udcXX */
 void text_event(struct text *t, const struct meta_event *e);
 
 /* metrics.c */

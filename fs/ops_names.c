@@ -156,7 +156,7 @@ static void take_away(fuse_req_t req, fuse_ino_t parent, const char *name,
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	take_away(req, parent, name, store_unlink);
+	take_away(req, parent, name, node_view(parent) == VIEW_FUTURE ? store_cancel : store_unlink);
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)

@@ -92,7 +92,7 @@ static int serve_one(struct fs *fs, struct fuse_buf *buf)
 
 	if (r > 0)
 		fuse_session_process_buf(fs->se, buf);
-	return r == -EINTR ? 1 : r;
+	return r == -EINTR ? 1 : r; /* whether it is to end is for the caller to see */
 }
 
 static void *serve(void *arg)
@@ -182,6 +182,9 @@ static void end_mount(struct server *s)
 	while (atomic_load(&s->running) > 0)
 		if (sigtimedwait(&set, NULL, &limit) < 0 && errno == EAGAIN) {
 			abort_connection(s->fs);
+			fuse_session_exit(s->fs->se);
+			for (unsigned i = 0; i < s->n; i++)
+				pthread_kill(s->threads[i], SIGUSR1); /* out of read(2), should the abort have been refused */
 			break;
 		}
 }
@@ -190,6 +193,10 @@ static void join_threads(struct server *s)
 {
 	for (unsigned i = 0; i < s->n; i++)
 		pthread_join(s->threads[i], NULL);
+}
+
+static void only_interrupt(int sig)
+{
 }
 
 static int serve_until_unmounted(struct fs *fs, int ready_fd)
@@ -204,6 +211,7 @@ static int serve_until_unmounted(struct fs *fs, int ready_fd)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = only_interrupt }, NULL);
 	learn_device(fs);
 	r = serve_one(fs, &buf); /* INIT, alone */
 	free(buf.mem);

@@ -65,7 +65,9 @@ void text_json(struct text *t, const char *bytes)
 
 		if (*s == '"' || *s == '\\')
 			text_add(t, "\\%c", *s);
-		else if (n == 0 || *s < 0x20)
+		else if (n == 0)
+			text_add(t, "\\udc%02x", *s); /* as Python's surrogateescape */
+		else if (*s < 0x20)
 			text_add(t, "\\u%04x", *s);
 		else
 			text_add(t, "%.*s", n, (const char *)s);
