@@ -58,6 +58,7 @@ struct object {
 	unsigned refs;
 	struct version *current, *draft; /* not counted: they hold a reference to this */
 	struct waiter *waiters;
+	bool bare;              /* it was made just now, and nobody has set an attribute */
 	bool gone;              /* it has no record any more; `row` is what it was */
 	struct meta_object row;
 	UT_hash_handle hh;

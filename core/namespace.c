@@ -194,6 +194,7 @@ static int add_in_memory(struct op *op, const struct meta_object *o, struct vers
 	obj = object_ref(st, o->id);
 	*ret = obj != NULL ? version_add(st, obj, o->vid, o->live ? ROLE_CURRENT : ROLE_DRAFT) : NULL;
 	if (*ret != NULL) {
+		obj->bare = true;
 		(*ret)->data = DATA_PREPARING;
 		(*ret)->opens = 1;
 		(*ret)->writers = 1;

@@ -307,6 +307,15 @@ static int get_writer(struct store *st, uint64_t node, void *value, size_t size)
 	return give(text, snprintf(text, sizeof(text), "pid=%d uid=%u command=%s", p.pid, uid, p.command), value, size);
 }
 
+static void not_bare(struct store *st, struct object *obj)
+{
+	if (obj == NULL)
+		return;
+	pthread_mutex_lock(&st->lock);
+	obj->bare = false;
+	pthread_mutex_unlock(&st->lock);
+}
+
 /* The calls */
 
 static int get_ours(struct store *st, struct subject *s, const char *name, void *value, size_t size)
@@ -318,6 +327,19 @@ static int get_ours(struct store *st, struct subject *s, const char *name, void 
 	return a == NULL ? -ENODATA : give(text, a->get(&rq), value, size);
 }
 
+/* The kernel asks for security.capability before the first write to every file. */
+static bool is_bare(struct store *st, uint64_t node)
+{
+	struct version *v;
+	bool bare;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, node);
+	bare = v != NULL && v->object->bare;
+	pthread_mutex_unlock(&st->lock);
+	return bare;
+}
+
 int store_getxattr(struct store *st, uint64_t node, const char *name, void *value, size_t size)
 {
 	struct subject s;
@@ -326,6 +348,8 @@ int store_getxattr(struct store *st, uint64_t node, const char *name, void *valu
 
 	if (r < 0)
 		return r;
+	if (!is_ours(name) && is_bare(st, node))
+		return -ENODATA;
 	if (strcmp(name, OURS "sha256") == 0)
 		return get_hash(st, node, value, size);
 	op_begin(&op, st, NULL);
@@ -370,6 +394,7 @@ static int set_theirs(struct store *st, struct subject *s, const char *name, con
 		return -ENODATA;
 	if (r < 0 && r != -ENOENT)
 		return r;
+	not_bare(st, s->obj);
 	s->o.ctime = store_now(st);
 	r = m->ops->attribute_set(m, s->o.id, name, value, len);
 	return r == 0 ? subject_save(st, s) : r;

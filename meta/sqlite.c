@@ -137,7 +137,7 @@ static int first_commit(struct sqlite_catalog *s)
 	r = sqlite_reserve_ids(s);
 	if (r == 0)
 		r = sqlite_step(s, STMT_COMMIT);
-	s->in_transaction = false;
+	s->in_transaction = s->changed = false;
 	return r < 0 ? r : 0;
 }
 

@@ -24,7 +24,8 @@ struct sqlite_catalog {
 	atomic_uint contenders; /* threads waiting in begin: they will commit for us */
 	sqlite3 *db;
 	sqlite3_stmt *stmt[STATEMENT_COUNT];
-	bool in_transaction;
+	bool in_transaction; /* reads are in one, too, so that they need no locks of their own */
+	bool changed;        /* it has something to commit */
 	int failed; /* first error of the running transaction that it cannot survive */
 	struct meta_commit *pending; /* operations of the running transaction that wait to be recorded */
 	struct meta_commit **pending_tail;

@@ -42,8 +42,15 @@ int sqlite_errno(sqlite3 *db, int rc)
 int sqlite_step(struct sqlite_catalog *s, enum statement which)
 {
 	sqlite3_stmt *st = s->stmt[which];
-	int rc = sqlite3_step(st), r;
+	int rc, r;
 
+	if (!s->in_transaction && which != STMT_BEGIN) {
+		r = sqlite_step(s, STMT_BEGIN);
+		if (r < 0)
+			return r;
+		s->in_transaction = true;
+	}
+	rc = sqlite3_step(st);
 	atomic_fetch_add_explicit(&s->statements, 1, memory_order_relaxed);
 	if (rc == SQLITE_ROW)
 		return SQLITE_ROW;

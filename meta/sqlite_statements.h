@@ -5,7 +5,7 @@
 	"id, vid, version, mode, uid, gid, nlink, rdev, size, blocks, atime, mtime, ctime, btime, state, declared, live, error, " \
 	"deadline, producer_pid, producer_uid, producer_command"
 
-STATEMENT(BEGIN, "BEGIN IMMEDIATE")
+STATEMENT(BEGIN, "BEGIN")
 STATEMENT(COMMIT, "COMMIT")
 STATEMENT(ROLLBACK, "ROLLBACK")
 STATEMENT(SEQUENCE_TAKE, "UPDATE sequence SET next = next + ?1 WHERE name = 'id' RETURNING next")

@@ -45,15 +45,8 @@ void sqlite_begin(struct meta *m)
 
 int sqlite_write_begin(struct sqlite_catalog *s)
 {
-	int r;
-
-	if (s->in_transaction)
-		return s->failed;
-	r = sqlite_step(s, STMT_BEGIN);
-	if (r < 0)
-		return r;
-	s->in_transaction = true;
-	return 0;
+	s->changed = true;
+	return s->failed;
 }
 
 static struct meta_commit *take_pending(struct sqlite_catalog *s)
@@ -80,7 +73,7 @@ static void roll_back(struct sqlite_catalog *s)
 {
 	if (s->in_transaction && !sqlite3_get_autocommit(s->db))
 		sqlite_step(s, STMT_ROLLBACK);
-	s->in_transaction = false;
+	s->in_transaction = s->changed = false;
 	s->failed = 0;
 	s->id_limit = s->next_id; /* the reservation may be gone with the rest */
 }
@@ -91,7 +84,7 @@ static int commit(struct sqlite_catalog *s)
 
 	if (r < 0)
 		return r;
-	s->in_transaction = false;
+	s->in_transaction = s->changed = false;
 	atomic_fetch_add_explicit(&s->commits, 1, memory_order_relaxed);
 	return 0;
 }
@@ -149,7 +142,7 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 	int r = failed;
 
 	if (r == 0 && (force || (s->pending_count > 0 && !somebody_will_commit(s)))) {
-		r = s->in_transaction ? commit(s) : 0;
+		r = s->changed ? commit(s) : 0;
 		list = take_pending(s);
 	}
 	if (r < 0) {
@@ -162,7 +155,7 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 			s->meta.on_rollback(s->meta.on_rollback_arg, r);
 		return;
 	}
-	if (s->pending_count == 0 && (s->in_transaction || s->pending != NULL))
+	if (s->pending_count == 0 && (s->changed || s->pending != NULL))
 		want_later(s);
 	pthread_mutex_unlock(&s->lock);
 	complete(defer_durable(s, list), 0);
@@ -206,6 +199,8 @@ static void checkpoint(struct sqlite_catalog *s)
 	if (in_wal < WAL_PAGES_FORCED)
 		return;
 	sqlite_begin(&s->meta);
+	if (s->in_transaction && !s->changed && commit(s) < 0)
+		s->failed = -EIO;
 	if (!s->in_transaction)
 		sqlite3_wal_checkpoint_v2(s->checkpoint_db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 	leave(s, false, s->failed);
