@@ -113,7 +113,7 @@ int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, cons
 	w->parent = parent;
 	w->object = NULL;
 	DL_APPEND(ab->waiters, w);
-	list_in_all(st, w, &st->wait_limit);
+	list_in_all(st, w, w->lingers ? NULL : &st->wait_limit);
 	return STORE_WAITING;
 }
 

@@ -68,7 +68,8 @@ static char *take(struct listener *l, size_t size, size_t *n)
 	piece = malloc(*n + 1);
 	if (piece == NULL)
 		return NULL;
-	memcpy(piece, l->backlog.at + l->taken, *n);
+	if (*n > 0)
+		memcpy(piece, l->backlog.at + l->taken, *n);
 	l->taken += *n;
 	if (l->taken == l->backlog.len)
 		l->taken = l->backlog.len = 0;

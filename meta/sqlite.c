@@ -190,6 +190,7 @@ static struct sqlite_catalog *new_catalog(void)
 	pthread_once(&sqlite_ops_once, make_ops);
 	s->meta.ops = &sqlite_ops;
 	s->wal_fd = -1;
+	s->events_since_prune = UINT32_MAX; /* the first event looks whether there are too many */
 	s->pending_tail = &s->pending;
 	s->sync_tail = &s->sync_list;
 	pthread_mutex_init(&s->lock, NULL);

@@ -6,6 +6,7 @@
 	"deadline, producer_pid, producer_uid, producer_command"
 
 STATEMENT(BEGIN, "BEGIN")
+STATEMENT(BEGIN_IMMEDIATE, "BEGIN IMMEDIATE")
 STATEMENT(COMMIT, "COMMIT")
 STATEMENT(ROLLBACK, "ROLLBACK")
 STATEMENT(SEQUENCE_TAKE, "UPDATE sequence SET next = next + ?1 WHERE name = 'id' RETURNING next")

@@ -43,10 +43,23 @@ void sqlite_begin(struct meta *m)
 	atomic_fetch_sub(&s->contenders, 1);
 }
 
+/* From reading to writing by way of BEGIN IMMEDIATE, which waits when somebody else has the catalog locked; a reading
+ * transaction that becomes a writing one would fail at once. */
 int sqlite_write_begin(struct sqlite_catalog *s)
 {
-	s->changed = true;
-	return s->failed;
+	int r = s->failed;
+
+	if (s->changed || r < 0)
+		return r;
+	if (s->in_transaction)
+		r = sqlite_step(s, STMT_COMMIT);
+	if (r >= 0) {
+		s->in_transaction = true; /* so that the step does not begin a reading one */
+		r = sqlite_step(s, STMT_BEGIN_IMMEDIATE);
+		s->in_transaction = r >= 0;
+	}
+	s->changed = r >= 0;
+	return r < 0 ? r : 0;
 }
 
 static struct meta_commit *take_pending(struct sqlite_catalog *s)
