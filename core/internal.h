@@ -246,7 +246,12 @@ int future_error(struct store *st, const struct meta_object *o);
 void deadlines_start(struct store *st);
 void deadline_rearm(struct store *st); /* catalog held */
 
-/* open.c */
+/* intents.c; with store->lock held but for those that say otherwise */
+struct intent *intent_find(struct store *st, int32_t tid); /* NULL: none */
+struct intent *intent_make(struct store *st, int32_t tid, uint64_t object, struct version *v, bool write);
+struct version *intent_take(struct store *st, struct intent *in); /* ends it; whoever calls lets the version go */
+bool intent_was_sent(const struct intent *in, const struct version *d);
+void version_let_go(struct store *st, struct version *v, const struct caller *who); /* without locks */
 void intents_start(struct store *st);
 bool intent_find_draft(struct op *op, const struct meta_object *o); /* catalog held */
 void intent_away(struct store *st, int32_t tid, bool write); /* it is being told to look a name up again; without locks */

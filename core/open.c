@@ -2,8 +2,7 @@
  *
  * A writer who replaces an object cannot write into the node that it opened, since readers have it. It is told to look
  * the name up again (ESTALE; the kernel does so by itself), and that look-up gives it the draft's node. What was
- * promised to which thread is an intent. The same way a reader whose name is cached for too long gets to the current
- * version. An intent keeps its version open until the thread is back, or for INTENT_NS. */
+ * promised to which thread is an intent (intents.c). */
 #include "core/internal.h"
 #include "core/open_rule.h"
 
@@ -35,107 +34,6 @@ struct opening {
 #define ASK_STUCK 101
 #define LOOK_AGAIN 102
 #define STUCK_MAX 64
-
-#define AWAY_NS 200000000LL
-
-/* Intents */
-
-/* store->lock held; the catalog too when the intent is a writer's. */
-static struct version *intent_take(struct store *st, struct intent *in)
-{
-	struct version *v = in->version;
-
-	HASH_DELETE(hh, st->intents, in);
-	if (v != NULL && in->write)
-		v->writers--;
-	free(in);
-	return v;
-}
-
-static struct intent *intent_find(struct store *st, int32_t tid)
-{
-	struct intent *in = NULL;
-
-	if (st->intents != NULL && tid != 0)
-		HASH_FIND(hh, st->intents, &tid, sizeof(tid), in);
-	return in;
-}
-
-/* Gives back what an intent kept open; a draft that nobody came for is settled. */
-static void version_let_go(struct store *st, struct version *v, const struct caller *who)
-{
-	struct version_end end = { .fd = -1 };
-	bool draft;
-
-	pthread_mutex_lock(&st->lock);
-	draft = v->role == ROLE_DRAFT && v->writers == 0;
-	if (!draft)
-		end = version_put(st, v);
-	pthread_mutex_unlock(&st->lock);
-	version_end(st, end);
-	if (draft)
-		draft_settle(st, v, who);
-}
-
-static void intents_expire(struct timer *t)
-{
-	struct store *st = (struct store *)((char *)t - offsetof(struct store, intent_timer));
-	struct version *v = NULL;
-	struct intent *in, *tmp;
-	bool more = false;
-
-	pthread_mutex_lock(&st->lock);
-	HASH_ITER(hh, st->intents, in, tmp) {
-		if (v == NULL && in->at + INTENT_NS <= timers_now())
-			v = intent_take(st, in);
-		else
-			more = true;
-	}
-	if (more)
-		timer_arm(st->timers, t, timers_now() + (v != NULL ? 0 : INTENT_NS / 2));
-	pthread_mutex_unlock(&st->lock);
-	if (v != NULL)
-		version_let_go(st, v, &(struct caller){ 0 });
-}
-
-/* store->lock held. */
-static struct intent *intent_make(struct store *st, int32_t tid, uint64_t object, struct version *v, bool write)
-{
-	struct intent *in = calloc(1, sizeof(*in));
-
-	if (in == NULL)
-		return NULL;
-	*in = (struct intent){ .tid = tid, .object = object, .version = v, .write = write, .at = timers_now() };
-	if (v != NULL) {
-		v->opens++;
-		v->writers += write;
-	}
-	if (st->intents == NULL)
-		timer_arm(st->timers, &st->intent_timer, in->at + INTENT_NS);
-	HASH_ADD(hh, st->intents, tid, sizeof(in->tid), in);
-	return in;
-}
-
-void intent_away(struct store *st, int32_t tid, bool write)
-{
-	struct version *overtaken = NULL;
-	struct intent *in;
-
-	if (tid == 0)
-		return;
-	pthread_mutex_lock(&st->lock);
-	in = intent_find(st, tid);
-	if (in != NULL)
-		overtaken = intent_take(st, in);
-	in = intent_make(st, tid, 0, NULL, false);
-	if (in != NULL) {
-		in->away = true;
-		in->wants_draft = write;
-	}
-	pthread_mutex_unlock(&st->lock);
-	if (overtaken != NULL)
-		version_let_go(st, overtaken, &(struct caller){ .tid = tid });
-}
 
 /* Handles; store->lock held */
 
@@ -206,11 +104,6 @@ static bool current_in_use(struct opening *o)
 	return v != NULL && v->opens > (v == o->s.v ? 1u : 0u) + (in != NULL && in->version == v ? 1u : 0u);
 }
 
-void intents_start(struct store *st)
-{
-	st->intent_timer.fire = intents_expire;
-}
-
 /* A draft whose bytes are not there yet is prepared by whoever comes first, without locks. */
 static int open_draft_data(struct opening *o, struct version *d)
 {
@@ -253,12 +146,6 @@ static int open_draft(struct opening *o)
 	return r;
 }
 
-/* The kernel does not look a name up a third time. */
-static bool was_sent(const struct intent *in, const struct version *d)
-{
-	return (in->version == d && !in->looked_up) || (in->away && timers_now() - in->at < AWAY_NS);
-}
-
 /* Opening with O_TRUNC empties the node in the kernel's eyes; where readers of the current version have their data from
  * there, they must not be on the same node. */
 static bool may_detour(struct opening *o)
@@ -278,7 +165,7 @@ static int redirect_to_draft(struct opening *o)
 		return r;
 	pthread_mutex_lock(&o->st->lock);
 	in = intent_find(o->st, o->who->tid);
-	if (o->who->tid == 0 || (in != NULL && was_sent(in, d))) {
+	if (o->who->tid == 0 || (in != NULL && intent_was_sent(in, d))) {
 		r = may_detour(o) ? open_draft_data(o, d) : -ESTALE;
 		if (in != NULL && r == 0)
 			o->let_go = intent_take(o->st, in);
@@ -471,200 +358,6 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 			*ret = NULL;
 		}
 	}
-	return r;
-}
-
-/* A writer who was sent to look for whatever the name means now has found `o`: it shall get the draft at once. True when
- * records were changed. */
-bool intent_find_draft(struct op *op, const struct meta_object *o)
-{
-	struct store *st = op->st;
-	struct subject s = { .o = *o };
-	struct object *obj;
-	struct version *d;
-	struct intent *in;
-	bool wants, begins;
-
-	pthread_mutex_lock(&st->lock);
-	in = intent_find(st, op->who->tid);
-	obj = object_find(st, o->id);
-	d = obj != NULL ? obj->draft : NULL;
-	wants = in != NULL && in->wants_draft && in->version == NULL && o->state == OBJECT_READY && !o->live &&
-		(d == NULL || !d->sealed);
-	begins = wants && d == NULL;
-	pthread_mutex_unlock(&st->lock);
-	if (!wants || (begins && draft_begin(op, &s, &d) < 0))
-		return false;
-	pthread_mutex_lock(&st->lock);
-	in = intent_find(st, op->who->tid);
-	if (in != NULL && in->version == NULL) {
-		in->object = o->id;
-		in->version = d;
-		in->write = true;
-		in->away = false;
-		d->opens++;
-		d->writers++;
-	}
-	pthread_mutex_unlock(&st->lock);
-	return begins;
-}
-
-/* What a look-up by this thread shall give for the object, 0: nothing special. store->lock held. */
-uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o)
-{
-	struct intent *in = intent_find(st, who->tid);
-
-	if (in == NULL || (in->object != 0 && in->object != o->id) || (in->version == NULL && o->state != OBJECT_READY))
-		return 0;
-	in->object = o->id;
-	if (in->version == NULL) { /* a reader, who gets the version that is current now even if it is replaced meanwhile */
-		in->version = version_current(st, o);
-		if (in->version != NULL)
-			in->version->opens++;
-	}
-	in->looked_up = true;
-	return in->version != NULL ? in->version->vid : 0;
-}
-
-int store_prepare_is_quick(struct store *st, uint64_t vid)
-{
-	struct stat from;
-	struct version *v;
-	uint64_t base = 0;
-
-	pthread_mutex_lock(&st->lock);
-	v = version_find(st, vid);
-	if (v != NULL && !(v->extends && v->data == DATA_PREPARING))
-		base = v->base;
-	pthread_mutex_unlock(&st->lock);
-	return base == 0 || st->blobs->ops->stat(st->blobs, base, &from) < 0 || from.st_size <= 65536;
-}
-
-static int copy_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
-{
-	struct blobs *b = st->blobs;
-	int from, r;
-
-	*fd = b->ops->create(b, vid);
-	if (*fd < 0 || base == 0)
-		return *fd < 0 ? *fd : 0;
-	from = b->ops->open(b, base);
-	r = from < 0 ? from : b->ops->copy(b, from, *fd);
-	if (from >= 0)
-		close(from);
-	if (r < 0) {
-		close(*fd);
-		*fd = -1;
-		b->ops->remove(b, vid);
-	}
-	return r;
-}
-
-struct recorded {
-	struct meta_commit c;
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool done;
-	int result;
-};
-
-static void now_recorded(struct meta_commit *c, int r)
-{
-	struct recorded *w = (struct recorded *)c;
-
-	pthread_mutex_lock(&w->lock);
-	w->done = true;
-	w->result = r;
-	pthread_cond_signal(&w->cond);
-	pthread_mutex_unlock(&w->lock);
-}
-
-/* Waits until everything up to now is recorded. */
-static int record_now(struct store *st)
-{
-	struct recorded w = { .c.done = now_recorded, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
-
-	st->meta->ops->begin(st->meta);
-	st->meta->ops->end(st->meta, META_RECORDED, &w.c);
-	pthread_mutex_lock(&w.lock);
-	while (!w.done)
-		pthread_cond_wait(&w.cond, &w.lock);
-	pthread_mutex_unlock(&w.lock);
-	return w.result;
-}
-
-/* That there is a draft has to be recorded before the file of a published version grows. */
-static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
-{
-	int r = record_now(st);
-
-	if (r == 0)
-		r = st->blobs->ops->share(st->blobs, base, vid);
-	if (r < 0)
-		return r;
-	*fd = st->blobs->ops->open(st->blobs, vid);
-	return *fd < 0 ? *fd : 0;
-}
-
-static void prepared(struct store *st, struct version *v, int fd, bool shares, int r)
-{
-	struct stat start = { 0 };
-
-	if (r == 0)
-		fstat(fd, &start);
-	pthread_mutex_lock(&st->lock);
-	v->fd = fd;
-	v->data = r == 0 ? DATA_READY : DATA_NONE;
-	v->extends = shares;
-	v->start_size = start.st_size;
-	v->start_mtime = ns_of(&start.st_mtim);
-	pthread_mutex_unlock(&st->lock);
-}
-
-static int prepare_data(struct store *st, struct version *v)
-{
-	bool shares;
-	int fd = -1, r;
-
-	pthread_mutex_lock(&st->lock);
-	shares = v->extends;
-	pthread_mutex_unlock(&st->lock);
-	r = shares ? share_base(st, v->vid, v->base, &fd) : -EOPNOTSUPP;
-	if (r < 0) {
-		shares = false;
-		r = copy_base(st, v->vid, v->base, &fd);
-	}
-	prepared(st, v, fd, shares, r);
-	return r;
-}
-
-int store_prepare(struct store *st, uint64_t vid)
-{
-	static const struct caller nobody;
-	struct version *v;
-	bool unsharing, idle;
-	struct op op;
-	int r;
-
-	pthread_mutex_lock(&st->lock);
-	v = version_find(st, vid); /* whoever was told to prepare holds it open */
-	unsharing = v != NULL && v->unsharing;
-	pthread_mutex_unlock(&st->lock);
-	if (v == NULL)
-		return -ESTALE;
-	r = unsharing ? draft_unshare(st, v) : prepare_data(st, v);
-
-	op_begin(&op, st, &nobody);
-	pthread_mutex_lock(&st->lock);
-	v->writers--;
-	idle = r < 0 && v->writers == 0;
-	if (!idle)
-		v->opens--;
-	pthread_mutex_unlock(&st->lock);
-	waiters_wake(&op, v->object, 0);
-	op_end(&op, 0, META_READ, NULL);
-	if (idle)
-		draft_settle(st, v, &nobody); /* nobody will come for it */
 	return r;
 }
 

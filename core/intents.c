@@ -1,0 +1,170 @@
+/* Intents: what was promised to a thread that was told (ESTALE) to look a name up again.
+ *
+ * The kernel does so by itself, once; a second ESTALE reaches the user. So the look-up that follows gives the thread's
+ * intent: a writer gets the draft's node, a reader the version that is current in that moment, even if it is replaced
+ * before the open arrives. An intent keeps its version open until the thread is back, or for INTENT_NS. */
+#include "core/internal.h"
+
+#include <stdlib.h>
+
+#define AWAY_NS 200000000LL /* the kernel comes back at once */
+
+/* store->lock held; the catalog too when the intent is a writer's. */
+struct version *intent_take(struct store *st, struct intent *in)
+{
+	struct version *v = in->version;
+
+	HASH_DELETE(hh, st->intents, in);
+	if (v != NULL && in->write)
+		v->writers--;
+	free(in);
+	return v;
+}
+
+struct intent *intent_find(struct store *st, int32_t tid)
+{
+	struct intent *in = NULL;
+
+	if (st->intents != NULL && tid != 0)
+		HASH_FIND(hh, st->intents, &tid, sizeof(tid), in);
+	return in;
+}
+
+/* Gives back what an intent kept open; a draft that nobody came for is settled. */
+void version_let_go(struct store *st, struct version *v, const struct caller *who)
+{
+	struct version_end end = { .fd = -1 };
+	bool draft;
+
+	pthread_mutex_lock(&st->lock);
+	draft = v->role == ROLE_DRAFT && v->writers == 0;
+	if (!draft)
+		end = version_put(st, v);
+	pthread_mutex_unlock(&st->lock);
+	version_end(st, end);
+	if (draft)
+		draft_settle(st, v, who);
+}
+
+static void intents_expire(struct timer *t)
+{
+	struct store *st = (struct store *)((char *)t - offsetof(struct store, intent_timer));
+	struct version *v = NULL;
+	struct intent *in, *tmp;
+	bool more = false;
+
+	pthread_mutex_lock(&st->lock);
+	HASH_ITER(hh, st->intents, in, tmp) {
+		if (v == NULL && in->at + INTENT_NS <= timers_now())
+			v = intent_take(st, in);
+		else
+			more = true;
+	}
+	if (more)
+		timer_arm(st->timers, t, timers_now() + (v != NULL ? 0 : INTENT_NS / 2));
+	pthread_mutex_unlock(&st->lock);
+	if (v != NULL)
+		version_let_go(st, v, &(struct caller){ 0 });
+}
+
+/* store->lock held. */
+struct intent *intent_make(struct store *st, int32_t tid, uint64_t object, struct version *v, bool write)
+{
+	struct intent *in = calloc(1, sizeof(*in));
+
+	if (in == NULL)
+		return NULL;
+	*in = (struct intent){ .tid = tid, .object = object, .version = v, .write = write, .at = timers_now() };
+	if (v != NULL) {
+		v->opens++;
+		v->writers += write;
+	}
+	if (st->intents == NULL)
+		timer_arm(st->timers, &st->intent_timer, in->at + INTENT_NS);
+	HASH_ADD(hh, st->intents, tid, sizeof(in->tid), in);
+	return in;
+}
+
+void intent_away(struct store *st, int32_t tid, bool write)
+{
+	struct version *overtaken = NULL;
+	struct intent *in;
+
+	if (tid == 0)
+		return;
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, tid);
+	if (in != NULL)
+		overtaken = intent_take(st, in);
+	in = intent_make(st, tid, 0, NULL, false);
+	if (in != NULL) {
+		in->away = true;
+		in->wants_draft = write;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (overtaken != NULL)
+		version_let_go(st, overtaken, &(struct caller){ .tid = tid });
+}
+
+void intents_start(struct store *st)
+{
+	st->intent_timer.fire = intents_expire;
+}
+
+/* The kernel does not look a name up a third time. */
+bool intent_was_sent(const struct intent *in, const struct version *d)
+{
+	return (in->version == d && !in->looked_up) || (in->away && timers_now() - in->at < AWAY_NS);
+}
+
+/* A writer who was sent to look for whatever the name means now has found `o`: it shall get the draft at once. True when
+ * records were changed. */
+bool intent_find_draft(struct op *op, const struct meta_object *o)
+{
+	struct store *st = op->st;
+	struct subject s = { .o = *o };
+	struct object *obj;
+	struct version *d;
+	struct intent *in;
+	bool wants, begins;
+
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, op->who->tid);
+	obj = object_find(st, o->id);
+	d = obj != NULL ? obj->draft : NULL;
+	wants = in != NULL && in->wants_draft && in->version == NULL && o->state == OBJECT_READY && !o->live &&
+		(d == NULL || !d->sealed);
+	begins = wants && d == NULL;
+	pthread_mutex_unlock(&st->lock);
+	if (!wants || (begins && draft_begin(op, &s, &d) < 0))
+		return false;
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, op->who->tid);
+	if (in != NULL && in->version == NULL) {
+		in->object = o->id;
+		in->version = d;
+		in->write = true;
+		in->away = false;
+		d->opens++;
+		d->writers++;
+	}
+	pthread_mutex_unlock(&st->lock);
+	return begins;
+}
+
+/* What a look-up by this thread shall give for the object, 0: nothing special. store->lock held. */
+uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o)
+{
+	struct intent *in = intent_find(st, who->tid);
+
+	if (in == NULL || (in->object != 0 && in->object != o->id) || (in->version == NULL && o->state != OBJECT_READY))
+		return 0;
+	in->object = o->id;
+	if (in->version == NULL) { /* a reader, who gets the version that is current now even if it is replaced meanwhile */
+		in->version = version_current(st, o);
+		if (in->version != NULL)
+			in->version->opens++;
+	}
+	in->looked_up = true;
+	return in->version != NULL ? in->version->vid : 0;
+}

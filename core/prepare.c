@@ -1,0 +1,148 @@
+/* The bytes that a draft starts from. Whoever is the first to need them is told to prepare them, without any lock, and
+ * to ask again; others wait meanwhile. */
+#include "core/internal.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+int store_prepare_is_quick(struct store *st, uint64_t vid)
+{
+	struct stat from;
+	struct version *v;
+	uint64_t base = 0;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, vid);
+	if (v != NULL && !(v->extends && v->data == DATA_PREPARING))
+		base = v->base;
+	pthread_mutex_unlock(&st->lock);
+	return base == 0 || st->blobs->ops->stat(st->blobs, base, &from) < 0 || from.st_size <= 65536;
+}
+
+static int copy_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
+{
+	struct blobs *b = st->blobs;
+	int from, r;
+
+	*fd = b->ops->create(b, vid);
+	if (*fd < 0 || base == 0)
+		return *fd < 0 ? *fd : 0;
+	from = b->ops->open(b, base);
+	r = from < 0 ? from : b->ops->copy(b, from, *fd);
+	if (from >= 0)
+		close(from);
+	if (r < 0) {
+		close(*fd);
+		*fd = -1;
+		b->ops->remove(b, vid);
+	}
+	return r;
+}
+
+struct recorded {
+	struct meta_commit c;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+	int result;
+};
+
+static void now_recorded(struct meta_commit *c, int r)
+{
+	struct recorded *w = (struct recorded *)c;
+
+	pthread_mutex_lock(&w->lock);
+	w->done = true;
+	w->result = r;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* Waits until everything up to now is recorded. */
+static int record_now(struct store *st)
+{
+	struct recorded w = { .c.done = now_recorded, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+	st->meta->ops->begin(st->meta);
+	st->meta->ops->end(st->meta, META_RECORDED, &w.c);
+	pthread_mutex_lock(&w.lock);
+	while (!w.done)
+		pthread_cond_wait(&w.cond, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	return w.result;
+}
+
+/* That there is a draft has to be recorded before the file of a published version grows. */
+static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
+{
+	int r = record_now(st);
+
+	if (r == 0)
+		r = st->blobs->ops->share(st->blobs, base, vid);
+	if (r < 0)
+		return r;
+	*fd = st->blobs->ops->open(st->blobs, vid);
+	return *fd < 0 ? *fd : 0;
+}
+
+static void prepared(struct store *st, struct version *v, int fd, bool shares, int r)
+{
+	struct stat start = { 0 };
+
+	if (r == 0)
+		fstat(fd, &start);
+	pthread_mutex_lock(&st->lock);
+	v->fd = fd;
+	v->data = r == 0 ? DATA_READY : DATA_NONE;
+	v->extends = shares;
+	v->start_size = start.st_size;
+	v->start_mtime = ns_of(&start.st_mtim);
+	pthread_mutex_unlock(&st->lock);
+}
+
+static int prepare_data(struct store *st, struct version *v)
+{
+	bool shares;
+	int fd = -1, r;
+
+	pthread_mutex_lock(&st->lock);
+	shares = v->extends;
+	pthread_mutex_unlock(&st->lock);
+	r = shares ? share_base(st, v->vid, v->base, &fd) : -EOPNOTSUPP;
+	if (r < 0) {
+		shares = false;
+		r = copy_base(st, v->vid, v->base, &fd);
+	}
+	prepared(st, v, fd, shares, r);
+	return r;
+}
+
+int store_prepare(struct store *st, uint64_t vid)
+{
+	static const struct caller nobody;
+	struct version *v;
+	bool unsharing, idle;
+	struct op op;
+	int r;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, vid); /* whoever was told to prepare holds it open */
+	unsharing = v != NULL && v->unsharing;
+	pthread_mutex_unlock(&st->lock);
+	if (v == NULL)
+		return -ESTALE;
+	r = unsharing ? draft_unshare(st, v) : prepare_data(st, v);
+
+	op_begin(&op, st, &nobody);
+	pthread_mutex_lock(&st->lock);
+	v->writers--;
+	idle = r < 0 && v->writers == 0;
+	if (!idle)
+		v->opens--;
+	pthread_mutex_unlock(&st->lock);
+	waiters_wake(&op, v->object, 0);
+	op_end(&op, 0, META_READ, NULL);
+	if (idle)
+		draft_settle(st, v, &nobody); /* nobody will come for it */
+	return r;
+}
