@@ -76,6 +76,23 @@ static int forget_results(struct meta *m, const struct meta_object *o)
 	return r;
 }
 
+static void become_published(struct store *st, struct meta_object *o, uint64_t vid, const struct stat *bytes,
+			     const struct process *producer, uint32_t uid)
+{
+	o->vid = vid;
+	o->version++;
+	o->state = OBJECT_READY;
+	o->error = 0;
+	o->deadline = 0;
+	o->size = bytes->st_size;
+	o->blocks = bytes->st_blocks;
+	o->mtime = ns_of(&bytes->st_mtim);
+	o->ctime = store_now(st);
+	o->producer_pid = producer->pid;
+	o->producer_uid = uid;
+	memcpy(o->producer_command, producer->command, META_COMMAND_MAX);
+}
+
 int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
 		  const struct process *producer, uint32_t uid)
 {
@@ -86,18 +103,7 @@ int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const stru
 
 	if (old != 0)
 		version_replaced(op->st, o);
-	o->vid = vid;
-	o->version++;
-	o->state = OBJECT_READY;
-	o->error = 0;
-	o->deadline = 0;
-	o->size = bytes->st_size;
-	o->blocks = bytes->st_blocks;
-	o->mtime = ns_of(&bytes->st_mtim);
-	o->ctime = store_now(op->st);
-	o->producer_pid = producer->pid;
-	o->producer_uid = uid;
-	memcpy(o->producer_command, producer->command, META_COMMAND_MAX);
+	become_published(op->st, o, vid, bytes, producer, uid);
 	if (r == 0)
 		r = m->ops->object_update(m, o);
 	if (r == 0)
@@ -296,33 +302,91 @@ static struct draft_question draft_question(struct store *st, struct version *v,
 	};
 }
 
-/* Settles v if it is a draft without writers; the catalog is held. */
+static bool is_awaited(struct store *st, struct object *obj)
+{
+	bool awaited;
+
+	pthread_mutex_lock(&st->lock);
+	awaited = obj->waiters != NULL;
+	pthread_mutex_unlock(&st->lock);
+	return awaited;
+}
+
+/* Those who wait for a future need not wait for the catalog: what they get is sealed there already. The catalog is left
+ * to wake them and entered again; until the publication is recorded, the object shows the row that it will have, and
+ * writers wait. */
+static void show_published(struct op *op, struct version *v, const struct meta_object *o, const struct stat *bytes)
+{
+	const struct caller *who = op->who;
+	struct store *st = op->st;
+	struct meta_object row = *o;
+
+	become_published(st, &row, v->vid, bytes, &v->closer, v->producer_uid);
+	pthread_mutex_lock(&st->lock);
+	v->object->row = row;
+	v->object->settling = true;
+	leave_draft(st, v, DRAFT_PUBLISH, false, &row);
+	pthread_mutex_unlock(&st->lock);
+	waiters_wake(op, v->object, 0);
+	op_end(op, 0, META_READ, NULL);
+	op_begin(op, st, who);
+}
+
+/* The memory of v after it was settled; it is its object's draft no longer. */
+static void forget_draft(struct op *op, struct version *v, enum draft_verdict verdict, bool kept, bool shown,
+			 const struct meta_object *o)
+{
+	pthread_mutex_lock(&op->st->lock);
+	if (!shown)
+		leave_draft(op->st, v, verdict, kept, o);
+	else if (v->object->gone)
+		v->unlinked_data = true; /* removed before it was recorded */
+	v->object->settling = false;
+	pthread_mutex_unlock(&op->st->lock);
+	waiters_wake(op, v->object, 0);
+}
+
+static int get_row(struct store *st, struct version *v, struct meta_object *o)
+{
+	struct object *obj = v->object;
+	int r = st->meta->ops->object_get(st->meta, obj->id, o);
+
+	if (r != -ENOENT)
+		return r;
+	pthread_mutex_lock(&st->lock); /* unlinked, or taken back by a failed commit */
+	*o = obj->row;
+	obj->gone = true;
+	pthread_mutex_unlock(&st->lock);
+	return 0;
+}
+
+/* Settles v, a draft without writers; the catalog is held. */
 static int settle(struct op *op, struct version *v, enum draft_verdict *verdict, uint64_t *kept)
 {
 	struct store *st = op->st;
-	struct meta_object o = v->object->row;
 	struct stat bytes = { 0 };
 	struct draft_question q;
-	int r = v->object->gone ? 0 : st->meta->ops->object_get(st->meta, v->object->id, &o);
+	struct meta_object o;
+	bool shown;
+	int r = get_row(st, v, &o);
 
-	if (r == -ENOENT) { /* its record was taken back by a failed commit */
-		v->object->gone = true;
-		r = 0;
-	}
 	if (v->fd >= 0)
 		fstat(v->fd, &bytes);
 	q = draft_question(st, v, &o, &bytes, v->closer.fate == FATE_KILLED);
 	*verdict = draft_rule(&q);
+	shown = r == 0 && *verdict == DRAFT_PUBLISH && !v->replaces && is_awaited(st, v->object);
+	if (shown) {
+		show_published(op, v, &o, &bytes);
+		r = get_row(st, v, &o);
+		q.gone = v->object->gone;
+	}
 	if (*verdict != DRAFT_PUBLISH && v->error != 0 && !v->extends && v->fd >= 0 && ftruncate(v->fd, 0) < 0)
 		perror("promisefs: giving back the space of a draft");
 	if (v->extends && *verdict != DRAFT_PUBLISH && ftruncate(v->fd, v->start_size) < 0)
 		perror("promisefs: undoing an append"); /* the next start does it */
 	if (r == 0)
 		r = apply(op, &o, &q, *verdict, v->vid, &bytes, &v->closer, v->producer_uid, kept);
-	pthread_mutex_lock(&st->lock);
-	leave_draft(st, v, *verdict, *kept != 0, &o);
-	pthread_mutex_unlock(&st->lock);
-	waiters_wake(op, v->object, 0);
+	forget_draft(op, v, *verdict, *kept != 0, shown, &o);
 	if (r == 0 && op_after(op) != NULL)
 		op->after->settles = v->object->id;
 	return r;

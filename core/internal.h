@@ -60,6 +60,7 @@ struct object {
 	struct waiter *waiters;
 	bool bare;              /* it was made just now, and nobody has set an attribute */
 	bool gone;              /* it has no record any more; `row` is what it was */
+	bool settling;          /* it was published a moment ago, and is being recorded; `row` is what it will be */
 	struct meta_object row;
 	UT_hash_handle hh;
 };
@@ -134,7 +135,6 @@ struct store {
 	struct timer deadline_timer;        /* for the soonest deadline of all */
 	struct timer aborted_timer;
 	atomic_bool closing;
-	atomic_bool cached_nodes;
 };
 
 /* One operation: from op_begin to op_end the catalog is ours. What must not happen under a lock, or not before the

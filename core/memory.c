@@ -170,12 +170,15 @@ static void find_object(struct store *st, struct subject *s)
 	s->obj = object_find(st, s->o.id);
 	if (s->obj != NULL)
 		s->obj->refs++;
+	if (s->obj != NULL && s->obj->settling)
+		s->o = s->obj->row;
 	pthread_mutex_unlock(&st->lock);
 }
 
 int subject_get(struct store *st, uint64_t node, struct subject *s)
 {
 	struct meta *m = st->meta;
+	bool settling = false;
 	uint64_t id = 0;
 	int r = 0;
 
@@ -187,6 +190,7 @@ int subject_get(struct store *st, uint64_t node, struct subject *s)
 		s->obj = s->v->object;
 		s->obj->refs++;
 		s->gone = s->obj->gone;
+		settling = s->obj->settling;
 		s->o = s->obj->row;
 		id = s->obj->id;
 	} else if ((s->obj = object_find(st, node)) != NULL) {
@@ -199,7 +203,7 @@ int subject_get(struct store *st, uint64_t node, struct subject *s)
 		}
 	}
 	pthread_mutex_unlock(&st->lock);
-	if (!s->gone)
+	if (!s->gone && !settling)
 		r = id != 0 ? m->ops->object_get(m, id, &s->o) : m->ops->object_by_version(m, node, &s->o);
 	if (r == -ENOENT && id == 0 && !s->gone)
 		r = get_replaced(st, node, &s->o);

@@ -146,11 +146,10 @@ static int open_draft(struct opening *o)
 	return r;
 }
 
-/* Opening with O_TRUNC empties the node in the kernel's eyes; where readers of the current version have their data from
- * there, they must not be on the same node. */
+/* Opening with O_TRUNC empties the node in the kernel's eyes, so readers of the current version must not be on it. */
 static bool may_detour(struct opening *o)
 {
-	return (o->flags & O_TRUNC) == 0 || !atomic_load(&o->st->cached_nodes) || !current_in_use(o);
+	return (o->flags & O_TRUNC) == 0 || !current_in_use(o);
 }
 
 /* The name is not looked up again by whoever opens through /proc/PID/fd or a file bind mount: such a writer, and one
@@ -276,6 +275,16 @@ static int open_intended(struct opening *o, bool *done)
 	return r;
 }
 
+static bool is_settling(struct opening *o)
+{
+	bool settling;
+
+	pthread_mutex_lock(&o->st->lock);
+	settling = o->s.obj != NULL && o->s.obj->settling;
+	pthread_mutex_unlock(&o->st->lock);
+	return settling;
+}
+
 static int open_once(struct opening *o)
 {
 	struct op op;
@@ -291,7 +300,9 @@ static int open_once(struct opening *o)
 		r = LOOK_AGAIN;
 	if (r == 0)
 		r = open_intended(o, &done);
-	if (r == 0 && !done) {
+	if (r == 0 && !done && o->write && is_settling(o)) {
+		r = wait_for(o, NULL);
+	} else if (r == 0 && !done) {
 		pthread_mutex_lock(&o->st->lock);
 		q = question(o);
 		pthread_mutex_unlock(&o->st->lock);

@@ -329,8 +329,3 @@ void store_counts(struct store *st, struct store_counts *c)
 	*c = st->counts;
 	pthread_mutex_unlock(&st->lock);
 }
-
-void store_caches_nodes(struct store *st, bool caches)
-{
-	atomic_store(&st->cached_nodes, caches);
-}

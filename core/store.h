@@ -76,9 +76,6 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 		   const struct store_options *options, struct store **ret);
 void store_close(struct store *st); /* all handles must be released. Does not close meta */
 
-/* The front end keeps data by node (no passthrough), so a node that is being read must not be opened with O_TRUNC. */
-void store_caches_nodes(struct store *st, bool caches);
-
 struct store_counts {
 	unsigned waiters, drafts, versions, objects;
 };

@@ -209,7 +209,6 @@ static void announced(void)
 static void refused(struct fs *fs, int error)
 {
 	if (error == EPERM || error == EOPNOTSUPP || error == ENOTTY || error == ENOSYS || error == EINVAL) {
-		store_caches_nodes(fs->store, true);
 		if (atomic_exchange(&fs->passthrough, false))
 			fprintf(stderr, "promisefs: the kernel refuses passthrough (%s): data goes through the daemon\n",
 				strerror(error));

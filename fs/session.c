@@ -217,7 +217,6 @@ static int serve_until_unmounted(struct fs *fs, int ready_fd)
 	free(buf.mem);
 	if (r > 0 && fs->options.passthrough == PASSTHROUGH_ON && !atomic_load(&fs->passthrough))
 		return -EOPNOTSUPP;
-	store_caches_nodes(fs->store, !atomic_load(&fs->passthrough));
 	r = r > 0 ? start_threads(&s) : r == 0 ? -ECONNABORTED : r;
 	if (r < 0)
 		return r;
