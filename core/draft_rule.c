@@ -37,5 +37,5 @@ enum draft_verdict draft_rule(const struct draft_question *q)
 
 bool draft_keeps_bytes(const struct draft_question *q)
 {
-	return !q->gone && q->error == 0 && q->has_data && torn(q);
+	return !q->gone && q->error == 0 && q->has_data && !q->unchanged && torn(q);
 }

@@ -112,12 +112,11 @@ static int new_object(struct op *op, uint64_t parent, const char *name, uint32_t
 	int64_t now = store_now(st);
 	int r = get_dir(st, parent, &dir);
 
-	if (r == 0)
-		r = m->ops->dentry_get(m, parent, name, &d);
+	if (r < 0)
+		return r;
+	r = m->ops->dentry_get(m, parent, name, &d);
 	if (r != -ENOENT)
 		return r == 0 ? -EEXIST : r;
-	if (dir.nlink == 0)
-		return -ENOENT;
 	*o = (struct meta_object){ .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1,
 				   .atime = now, .mtime = now, .ctime = now, .btime = now };
 	inherit(op->who, &dir, o);

@@ -9,7 +9,7 @@
  *  READY    draft     its own writers: draft; others: look up    draft; while sealed: wait for the close
  *  READY    live      this                                       in place
  *  READY    outdated  look up                                    as current
- *  other    outdated  look up                                    look up
+ *  other    outdated  as current                                 look up
  *  gone     draft     its own writers: draft; others: look up    draft
  *  gone     other     this                                       look up
  *

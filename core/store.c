@@ -211,7 +211,7 @@ static int make_roots(struct store *st)
 	r = make_root(st, META_ROOT);
 	if (r == 0)
 		r = make_root(st, META_ABORTED);
-	return op_end(&op, r, META_LATER, NULL);
+	return op_end(&op, r, META_RECORDED, NULL);
 }
 
 static void no_process(void *arg, int32_t tid, struct process *p)
@@ -308,13 +308,21 @@ static void drop_memory(struct store *st)
 	}
 }
 
+void store_stop(struct store *st)
+{
+	if (st == NULL || atomic_exchange(&st->closing, true))
+		return;
+	if (st->timers != NULL)
+		timers_stop(st->timers);
+	st->meta->on_rollback = NULL;
+}
+
 void store_close(struct store *st)
 {
 	if (st == NULL)
 		return;
-	atomic_store(&st->closing, true);
+	store_stop(st);
 	timers_free(st->timers);
-	st->meta->on_rollback = NULL;
 	drop_intents(st);
 	replaced_forget_all(st);
 	drop_memory(st);

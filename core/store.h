@@ -74,7 +74,10 @@ struct store_options {
  * what was torn, settles what expired meanwhile. *why names what was wrong. */
 int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,
 		   const struct store_options *options, struct store **ret);
-void store_close(struct store *st); /* all handles must be released. Does not close meta */
+/* The end, in this order: store_stop (nothing happens by itself any more), meta->ops->close (records what is left, which
+ * still needs the store), store_close. All handles must be released. */
+void store_stop(struct store *st);
+void store_close(struct store *st);
 
 struct store_counts {
 	unsigned waiters, drafts, versions, objects;

@@ -169,15 +169,24 @@ int timers_new(struct timers **ret)
 	return 0;
 }
 
+void timers_stop(struct timers *ts)
+{
+	bool running;
+
+	pthread_mutex_lock(&ts->lock);
+	running = !ts->stop;
+	ts->stop = true;
+	pthread_cond_signal(&ts->cond);
+	pthread_mutex_unlock(&ts->lock);
+	if (running)
+		pthread_join(ts->thread, NULL);
+}
+
 void timers_free(struct timers *ts)
 {
 	if (ts == NULL)
 		return;
-	pthread_mutex_lock(&ts->lock);
-	ts->stop = true;
-	pthread_cond_signal(&ts->cond);
-	pthread_mutex_unlock(&ts->lock);
-	pthread_join(ts->thread, NULL);
+	timers_stop(ts);
 	pthread_mutex_destroy(&ts->lock);
 	pthread_cond_destroy(&ts->cond);
 	free(ts->heap);

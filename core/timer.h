@@ -15,7 +15,8 @@ struct timer {
 };
 
 int timers_new(struct timers **ret); /* starts the thread; 0 or negative errno */
-void timers_free(struct timers *ts); /* ends the thread; nothing fires afterwards. NULL is fine */
+void timers_stop(struct timers *ts);   /* ends the thread: nothing fires afterwards. Arming is still harmless */
+void timers_free(struct timers *ts);   /* stops, too. NULL is fine */
 int64_t timers_now(void);            /* boot time, nanoseconds */
 
 /* Arms t for `at`, or moves it. 0 or -ENOMEM. */

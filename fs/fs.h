@@ -208,4 +208,5 @@ static inline void count(struct fs *fs, enum request which)
 }
 
 /* session.c */
+void session_free(struct fs *fs); /* when nobody can answer a request any more */
 int session_run(struct fs *fs, int ready_fd); /* mounts, serves until unmounted; exit status. Tells ready_fd */

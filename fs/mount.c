@@ -267,14 +267,12 @@ static int open_store(struct fs *fs)
 
 static void close_store(struct fs *fs)
 {
+	store_stop(fs->store);
 	workers_free(fs->workers);
-	if (fs->meta != NULL) {
-		fs->meta->ops->begin(fs->meta); /* what is still to be recorded needs the store */
-		fs->meta->ops->end(fs->meta, META_RECORDED, NULL);
-	}
-	store_close(fs->store);
+	fs->workers = NULL;
 	if (fs->meta != NULL)
 		fs->meta->ops->close(fs->meta);
+	store_close(fs->store);
 	blob_dir_close(fs->blobs);
 }
 
@@ -359,7 +357,8 @@ static int run(struct fs *fs, int ready_fd)
 	fs->started = fs->meta != NULL ? fs->meta->ops->now(fs->meta) : 0;
 	if (r == 0)
 		r = explain_end(fs, session_run(fs, ready_fd));
-	close_store(fs);
+	close_store(fs); /* its threads may still answer requests */
+	session_free(fs);
 	if (lock_fd >= 0)
 		close(lock_fd);
 	if (fs->store_fd >= 0)

@@ -9,12 +9,14 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MAX_WRITE (1 << 20)
@@ -168,6 +170,17 @@ static void abort_connection(struct fs *fs)
 	}
 }
 
+/* fuse_session_unmount closes the device, which the threads are still reading. */
+static void detach_mount(const char *mountpoint)
+{
+	const char *argv[] = { "fusermount3", "-u", "-z", "-q", "--", mountpoint, NULL };
+	pid_t child;
+	int status;
+
+	if (umount2(mountpoint, MNT_DETACH) < 0 && posix_spawnp(&child, argv[0], NULL, NULL, (char **)argv, environ) == 0)
+		waitpid(child, &status, 0);
+}
+
 /* Told to end while it is mounted: unmount for everybody at once, give those who have files open a moment. */
 static void end_mount(struct server *s)
 {
@@ -176,7 +189,7 @@ static void end_mount(struct server *s)
 
 	if (atomic_load(&s->running) == 0)
 		return;
-	fuse_session_unmount(s->fs->se);
+	detach_mount(s->fs->options.mountpoint);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	while (atomic_load(&s->running) > 0)
@@ -241,6 +254,12 @@ int session_run(struct fs *fs, int ready_fd)
 			r = serve_until_unmounted(fs, ready_fd);
 		fuse_session_unmount(fs->se);
 	}
-	fuse_session_destroy(fs->se);
 	return r;
+}
+
+void session_free(struct fs *fs)
+{
+	if (fs->se != NULL)
+		fuse_session_destroy(fs->se);
+	fs->se = NULL;
 }

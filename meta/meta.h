@@ -11,8 +11,9 @@
  * Operations of one host run one after another between begin and end. What an operation changed is seen by the next
  * one at once; a crash may take back a whole tail of operations, never one out of the middle.
  *
- * Record calls return 0 or a negative errno: -ENOENT no such record, -EEXIST the record is there already, and for the
- * store itself -ENOSPC, -EIO, -EROFS, -EBADMSG (corrupt). After one of the latter the operation must end with
+ * Record calls return 0 or a negative errno: -ENOENT a record that is asked for is not there (changing or removing one
+ * that is not there is 0), -EEXIST the record is there already, or what it belongs to is not (for names core looks
+ * first: an engine need not notice that one is taken), and for the store itself -ENOSPC, -EIO, -EROFS, -EBADMSG (corrupt). After one of the latter the operation must end with
  * META_ABANDON; every operation that was not recorded yet is then taken back and told so.
  */
 #pragma once

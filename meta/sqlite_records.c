@@ -117,6 +117,7 @@ int sqlite_reserve_ids(struct sqlite_catalog *s)
 	if (r < 0)
 		return r;
 	bind(s->stmt[STMT_SEQUENCE_TAKE], 1, ID_BLOCK);
+	bind(s->stmt[STMT_SEQUENCE_TAKE], 2, (int64_t)s->next_id); /* a rollback may have taken the last block back */
 	r = sqlite_step(s, STMT_SEQUENCE_TAKE);
 	if (r != SQLITE_ROW)
 		return r < 0 ? r : -EBADMSG;

@@ -184,7 +184,7 @@ void sqlite_end(struct meta *m, enum meta_ack ack, struct meta_commit *c)
 		failed = -EIO;
 	if (c != NULL)
 		add_pending(s, c, ack);
-	leave(s, false, failed);
+	leave(s, c == NULL && (ack == META_RECORDED || ack == META_DURABLE), failed);
 }
 
 /* The worker. */

@@ -1,0 +1,22 @@
+/* Data files for tests: two kinds of names in one directory, and faults on demand. */
+#pragma once
+
+#include "core/blobs.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct test_blobs {
+	struct blobs b;
+	int dir;
+	_Atomic int64_t space; /* what it says is left */
+	atomic_int create_fails; /* errno of the next create; 0: none */
+	atomic_int copy_fails;
+	atomic_uint copies, shares, unshares, syncs;
+};
+
+/* Uses what is in `path` already. 0 or negative errno. */
+int test_blobs_open(const char *path, struct test_blobs *tb);
+void test_blobs_close(struct test_blobs *tb);
+bool test_blobs_has(struct test_blobs *tb, uint64_t vid, bool published);
+unsigned test_blobs_count(struct test_blobs *tb, bool published);

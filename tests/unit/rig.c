@@ -1,0 +1,100 @@
+#include "tests/unit/rig.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#define PATIENCE_S 20
+
+static void sync_done(struct meta_commit *c, int r)
+{
+	struct sync_commit *s = (struct sync_commit *)c;
+
+	pthread_mutex_lock(&s->lock);
+	s->times++;
+	s->result = r;
+	pthread_cond_broadcast(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void sync_init(struct sync_commit *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->c.done = sync_done;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->cond, NULL);
+}
+
+bool sync_wait(struct sync_commit *s)
+{
+	struct timespec until;
+	bool done;
+	int r = 0;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += PATIENCE_S;
+	pthread_mutex_lock(&s->lock);
+	while (s->times == 0 && r == 0)
+		r = pthread_cond_timedwait(&s->cond, &s->lock, &until);
+	done = s->times > 0;
+	pthread_mutex_unlock(&s->lock);
+	return done;
+}
+
+unsigned sync_times(struct sync_commit *s)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&s->lock);
+	n = s->times;
+	pthread_mutex_unlock(&s->lock);
+	return n;
+}
+
+static struct meta_ops ops;
+static const struct meta_ops *engine;
+static _Atomic int64_t wall;
+static atomic_uint failures;
+static atomic_int failure;
+
+static int64_t now(struct meta *m)
+{
+	return wall;
+}
+
+static int object_update(struct meta *m, const struct meta_object *o)
+{
+	if (failures > 0) {
+		failures--;
+		return -failure;
+	}
+	return engine->object_update(m, o);
+}
+
+void clock_take_over(struct meta *m, int64_t start)
+{
+	engine = m->ops;
+	ops = *m->ops;
+	ops.now = now;
+	ops.object_update = object_update;
+	m->ops = &ops;
+	wall = start;
+	failures = 0;
+}
+
+void clock_move(int64_t by)
+{
+	wall += by;
+}
+
+int64_t clock_now(void)
+{
+	return wall;
+}
+
+void updates_fail(int error, unsigned times)
+{
+	failure = error;
+	failures = times;
+}
