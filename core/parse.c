@@ -216,8 +216,20 @@ const char *errno_name(int e)
 	return e > 0 ? strerrorname_np(e) : NULL;
 }
 
+static const struct {
+	const char *name;
+	int value;
+} errno_aliases[] = {
+	{ "EWOULDBLOCK", EWOULDBLOCK },
+	{ "ENOTSUP", ENOTSUP },
+	{ "EDEADLOCK", EDEADLOCK },
+};
+
 int errno_by_name(const char *name, size_t len)
 {
+	for (size_t i = 0; i < sizeof(errno_aliases) / sizeof(errno_aliases[0]); i++)
+		if (strlen(errno_aliases[i].name) == len && memcmp(errno_aliases[i].name, name, len) == 0)
+			return errno_aliases[i].value;
 	for (int e = 1; e < 134; e++) {
 		const char *known = errno_name(e);
 

@@ -67,7 +67,11 @@ static int parse_deadline(struct store *st, const char *value, int64_t *at)
 	r = parse_duration(value, at);
 	if (r == 0)
 		*at += store_now(st);
-	return r < 0 ? parse_time(value, at) : 0;
+	if (r < 0)
+		r = parse_time(value, at);
+	if (r == 0 && *at == 0)
+		*at = 1; /* 0 is for none */
+	return r;
 }
 
 static int set_deadline(struct request *rq)
