@@ -7,12 +7,21 @@
 #include <string.h>
 #include <unistd.h>
 
+/* From a copy: as soon as the answer is written, another thread may serve the release that frees the text. */
 static void read_text(struct file *f, fuse_req_t req, size_t size, off_t off)
 {
 	size_t at = off < 0 || (size_t)off > f->text_len ? f->text_len : (size_t)off;
-	size_t n = f->text_len - at;
+	size_t n = f->text_len - at < size ? f->text_len - at : size;
+	char *copy = malloc(n + 1);
 
-	fuse_reply_buf(req, f->text + at, n < size ? n : size);
+	if (copy == NULL) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	if (n > 0)
+		memcpy(copy, f->text + at, n);
+	fuse_reply_buf(req, copy, n);
+	free(copy);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
