@@ -1,5 +1,6 @@
 /* The store over a SQLite catalog and a directory of data files, without FUSE: the test is the front end. Threads are
  * numbers here, and the test says what became of them; the wall clock is the test's. */
+#include "core/internal.h"
 #include "core/parse.h"
 #include "core/store.h"
 #include "tests/unit/blobs.h"
@@ -422,7 +423,12 @@ static bool is_woken(struct test_waiter *tw)
 
 static bool sleeps(struct test_waiter *tw)
 {
-	return tw->w.listed && tw->times == 0;
+	bool listed;
+
+	pthread_mutex_lock(&st->lock);
+	listed = tw->w.listed;
+	pthread_mutex_unlock(&st->lock);
+	return listed && !woken_times(tw, 1, 0);
 }
 
 /* Begins to wait for name. */
@@ -440,7 +446,9 @@ static uint64_t wait_for(struct test_waiter *tw, int32_t tid, const char *name)
 /* After a wake-up with 0: asks again, through the same node. */
 static int ask_again(struct test_waiter *tw, int32_t tid, uint64_t node, struct handle **h)
 {
+	pthread_mutex_lock(&tw->lock);
 	tw->times = 0;
+	pthread_mutex_unlock(&tw->lock);
 	return open_node(tid, node, O_RDONLY, &tw->w, h);
 }
 
