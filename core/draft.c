@@ -137,33 +137,6 @@ static int find_draft(void *arg, const struct meta_draft *d)
 	return rs->found;
 }
 
-static bool is_drafted(struct store *st, uint64_t id)
-{
-	struct object *obj;
-	bool drafted;
-
-	pthread_mutex_lock(&st->lock);
-	obj = object_find(st, id);
-	drafted = obj != NULL && obj->draft != NULL;
-	pthread_mutex_unlock(&st->lock);
-	return drafted;
-}
-
-static void wake_object(struct op *op, uint64_t id)
-{
-	struct object *obj;
-
-	pthread_mutex_lock(&op->st->lock);
-	obj = object_ref(op->st, id);
-	pthread_mutex_unlock(&op->st->lock);
-	if (obj == NULL)
-		return;
-	waiters_wake(op, obj, 0);
-	pthread_mutex_lock(&op->st->lock);
-	object_unref(op->st, obj);
-	pthread_mutex_unlock(&op->st->lock);
-}
-
 static void settle_again(struct timer *t)
 {
 	struct resettling *rs = (struct resettling *)t;
@@ -174,11 +147,11 @@ static void settle_again(struct timer *t)
 
 	op_begin(&op, st, NULL);
 	r = st->meta->ops->draft_list(st->meta, find_draft, rs);
-	if (r > 0 && rs->found && !is_drafted(st, object)) {
+	if (r > 0 && rs->found && !object_has_draft(st, object)) {
 		r = settle_recorded(&op, &rs->draft, &as);
 		if (r == 0 && op_after(&op) != NULL)
 			op.after->settles = object;
-		wake_object(&op, object);
+		waiters_wake_id(&op, object, 0);
 	}
 	vid = rs->draft.vid;
 	op_end(&op, r < 0 ? r : 0, META_LATER, NULL);

@@ -24,7 +24,6 @@ int future_fail(struct op *op, struct subject *s, int error, const char *reason)
 {
 	struct store *st = op->st;
 	struct meta_object *o = &s->o;
-	struct object *obj;
 	char key[PATH_MAX];
 	int r;
 
@@ -40,20 +39,9 @@ int future_fail(struct op *op, struct subject *s, int error, const char *reason)
 		r = path_of(st, o->id, key);
 	if (r == 0)
 		r = event_record(op, error == ETIMEDOUT ? "expire" : "fail", key, o, NULL, reason);
-	if (r < 0)
-		return r;
-	pthread_mutex_lock(&st->lock);
-	obj = object_find(st, o->id);
-	if (obj != NULL)
-		obj->refs++;
-	pthread_mutex_unlock(&st->lock);
-	if (obj == NULL)
-		return 0;
-	waiters_wake(op, obj, 0);
-	pthread_mutex_lock(&st->lock);
-	object_unref(st, obj);
-	pthread_mutex_unlock(&st->lock);
-	return 0;
+	if (r == 0)
+		waiters_wake_id(op, o->id, 0);
+	return r;
 }
 
 /* Declaring */
@@ -84,18 +72,6 @@ static int declare_new(struct op *op, uint64_t parent, const char *name, uint32_
 	return r;
 }
 
-static bool has_draft(struct store *st, uint64_t id)
-{
-	struct object *obj;
-	bool drafting;
-
-	pthread_mutex_lock(&st->lock);
-	obj = object_find(st, id);
-	drafting = obj != NULL && obj->draft != NULL;
-	pthread_mutex_unlock(&st->lock);
-	return drafting;
-}
-
 static int declare_existing(struct op *op, struct meta_object *o, bool *changed)
 {
 	struct meta *m = op->st->meta;
@@ -106,7 +82,7 @@ static int declare_existing(struct op *op, struct meta_object *o, bool *changed)
 	if (!*changed)
 		return 0;
 	if (o->state == OBJECT_FAILED)
-		o->state = has_draft(op->st, o->id) ? OBJECT_WRITING : OBJECT_PENDING;
+		o->state = object_has_draft(op->st, o->id) ? OBJECT_WRITING : OBJECT_PENDING;
 	o->declared = true;
 	o->error = 0;
 	return m->ops->object_update(m, o);

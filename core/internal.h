@@ -178,6 +178,7 @@ void op_invalidate(struct op *op, uint64_t parent, const char *name);
 struct object *object_find(struct store *st, uint64_t id);
 struct object *object_ref(struct store *st, uint64_t id); /* found or made; NULL: no memory */
 void object_unref(struct store *st, struct object *obj);
+bool object_has_draft(struct store *st, uint64_t id); /* takes the lock itself */
 struct version *version_find(struct store *st, uint64_t vid);
 struct version *version_add(struct store *st, struct object *obj, uint64_t vid, enum role role);
 /* Gives up one use. What is left to do for the last one, the caller does with version_end, outside of the lock. */
@@ -213,6 +214,7 @@ void handle_take(struct waiter *w, struct version *v); /* locked: the handle of 
 
 /* waiters.c */
 void waiters_wake(struct op *op, struct object *obj, int r); /* catalog held, store->lock not */
+void waiters_wake_id(struct op *op, uint64_t id, int r);
 void waiters_wake_absent(struct op *op, uint64_t parent, const char *name);
 int waiter_list(struct store *st, struct waiter *w, struct object *obj, struct wait_limit *limit); /* locked */
 int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, const char *name);     /* locked */

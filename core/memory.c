@@ -38,6 +38,18 @@ void object_unref(struct store *st, struct object *obj)
 	free(obj);
 }
 
+bool object_has_draft(struct store *st, uint64_t id)
+{
+	struct object *obj;
+	bool has;
+
+	pthread_mutex_lock(&st->lock);
+	obj = object_find(st, id);
+	has = obj != NULL && obj->draft != NULL;
+	pthread_mutex_unlock(&st->lock);
+	return has;
+}
+
 struct version *version_find(struct store *st, uint64_t vid)
 {
 	struct version *v;

@@ -322,7 +322,6 @@ static void note_gone(struct op *op, const struct meta_object *o, int waiters_ge
 	pthread_mutex_lock(&st->lock);
 	obj = object_find(st, o->id);
 	if (obj != NULL) {
-		obj->refs++;
 		obj->gone = true;
 		obj->row = *o;
 		obj->row.nlink = 0;
@@ -330,12 +329,7 @@ static void note_gone(struct op *op, const struct meta_object *o, int waiters_ge
 			obj->current->role = ROLE_OLD;
 	}
 	pthread_mutex_unlock(&st->lock);
-	if (obj == NULL)
-		return;
-	waiters_wake(op, obj, waiters_get);
-	pthread_mutex_lock(&st->lock);
-	object_unref(st, obj);
-	pthread_mutex_unlock(&st->lock);
+	waiters_wake_id(op, o->id, waiters_get);
 }
 
 struct names {

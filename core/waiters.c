@@ -164,6 +164,24 @@ void waiters_wake(struct op *op, struct object *obj, int r)
 	pthread_mutex_unlock(&op->st->lock);
 }
 
+void waiters_wake_id(struct op *op, uint64_t id, int r)
+{
+	struct store *st = op->st;
+	struct object *obj;
+
+	pthread_mutex_lock(&st->lock);
+	obj = object_find(st, id);
+	if (obj != NULL)
+		obj->refs++;
+	pthread_mutex_unlock(&st->lock);
+	if (obj == NULL)
+		return; /* nobody waits for what is not in memory */
+	waiters_wake(op, obj, r);
+	pthread_mutex_lock(&st->lock);
+	object_unref(st, obj);
+	pthread_mutex_unlock(&st->lock);
+}
+
 void waiters_wake_absent(struct op *op, uint64_t parent, const char *name)
 {
 	struct waiter *w, *tmp, *list;
