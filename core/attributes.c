@@ -5,8 +5,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* A node in use knows better than the record: drafts and files changed in place have their own size, and an old
- * version keeps the one it had. */
+/* A node in use knows better than the record: drafts, what became of them, and files changed in place have their own
+ * size, and an old version keeps the one it had. */
 static void overlay(struct store *st, struct subject *s)
 {
 	struct version *v = s->v;
@@ -16,7 +16,7 @@ static void overlay(struct store *st, struct subject *s)
 	pthread_mutex_lock(&st->lock);
 	if (s->gone)
 		s->o.nlink = 0;
-	fd = v != NULL && (v->role == ROLE_DRAFT || s->o.live) ? v->fd : -1;
+	fd = v != NULL && (v->role == ROLE_DRAFT || v->aborted || s->o.live) ? v->fd : -1;
 	if (v != NULL && v->role == ROLE_OLD) {
 		s->o.size = v->size;
 		s->o.mtime = v->mtime;

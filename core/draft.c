@@ -247,6 +247,7 @@ static void leave_draft(struct store *st, struct version *v, enum draft_verdict 
 	obj->draft = NULL;
 	if (verdict != DRAFT_PUBLISH) {
 		v->role = ROLE_OLD;
+		v->aborted = true;
 		v->unlinked_data = !kept;
 		return;
 	}

@@ -130,6 +130,8 @@ static int set_sealed(struct handle *h, const struct caller *who, bool sealed, e
 	op_begin(&op, h->st, who);
 	pthread_mutex_lock(&h->st->lock);
 	v->sealed = sealed;
+	v->sealed_at = timers_now();
+	v->held_up = false;
 	pthread_mutex_unlock(&h->st->lock);
 	r = draft_record(&op, v, &bytes);
 	return op_end(&op, r, ack, c);

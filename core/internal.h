@@ -10,7 +10,8 @@
 #include <utlist.h>
 
 #define INTENT_NS 2000000000LL   /* how long a redirected open may take to come back */
-#define CLOSING_NS 50000000LL    /* how long an open waits for a close to be finished */
+#define CLOSING_NS 50000000LL    /* after which an open that waits for a close to be finished asks what holds it up */
+#define CLOSING_MAX_NS 2000000000LL /* how long it waits though nothing seems to */
 
 enum role {
 	ROLE_DRAFT,   /* the object's draft */
@@ -36,9 +37,13 @@ struct version {
 	int fd; /* -1 until somebody needs it */
 	uint64_t base;        /* the version that a draft starts from, 0: empty */
 	bool sealed, fsynced; /* as in the catalog's draft record */
+	int64_t sealed_at;    /* boot time */
+	int64_t looked_up;    /* when it was last looked up who holds it since then; boot time */
+	bool held_up;         /* sealed, but another process has inherited the descriptor, so RELEASE may be long in coming */
 	bool replaces;        /* an object that was published before */
 	bool extends;         /* only appends, to the file of the version it starts from; see extend.c */
 	bool unsharing;       /* until it has a file of its own */
+	bool aborted;         /* it was a draft, and never published */
 	bool unlinked_data;   /* its file is to be removed when the last one is done with it */
 	int error;            /* a write or a commit failed: never publish */
 	int64_t start_size, start_mtime; /* of the file when it was prepared from base */

@@ -20,6 +20,7 @@ struct opening {
 	struct waiter *waiter;
 	struct subject s;
 	enum holds holds;
+	enum holds held; /* does any process have the sealed draft open? */
 	bool changed;   /* records were changed */
 	uint64_t ask;   /* the object whose writers to look for */
 	struct holding *stuck; /* who would wait for each other, to be confirmed */
@@ -30,10 +31,16 @@ struct opening {
 	struct version *let_go; /* what an intent that is overtaken kept open */
 };
 
-#define ASK_HOLDS 100
-#define ASK_STUCK 101
-#define LOOK_AGAIN 102
 #define STUCK_MAX 64
+
+/* What an attempt ends with, besides what store_open returns: what has to be found out without locks before the next */
+enum {
+	LOOK_AGAIN = 100,
+	ASK_HOLDS, /* is the asking process one of the draft's writers? */
+	ASK_STUCK, /* do those who wait for each other really hold what they wait for? */
+	ASK_HELD,  /* does anybody hold the sealed draft? */
+	ASK_AGAIN, /* nothing more */
+};
 
 /* Handles; store->lock held */
 
@@ -201,6 +208,34 @@ static int wait_for(struct opening *o, struct wait_limit *limit)
 	return r;
 }
 
+/* RELEASE follows FLUSH at once, unless some other process has inherited the descriptor. On a busy machine "at once" may
+ * take long, and who gives up too early misses what was closed before he came: so before that it is looked up. */
+static int wait_for_close(struct opening *o)
+{
+	const int64_t now = timers_now();
+	struct store *st = o->st;
+	struct version *d;
+	int r = 0;
+
+	if (o->waiter == NULL || !o->waiter->impatient)
+		return wait_for(o, &st->closing_limit);
+	pthread_mutex_lock(&st->lock);
+	d = o->s.obj->draft;
+	if (o->held != HOLDS_NO)
+		d->held_up = o->held == HOLDS_YES || now - d->sealed_at > CLOSING_MAX_NS;
+	if (o->held == HOLDS_UNKNOWN && !d->held_up && now - d->looked_up > CLOSING_NS) {
+		d->looked_up = now; /* nobody else needs to for a while */
+		r = ASK_HELD;
+	} else if (d->held_up) {
+		r = ASK_AGAIN;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (r != 0)
+		return r;
+	o->waiter->impatient = false;
+	return wait_for(o, &st->closing_limit);
+}
+
 static int act(struct opening *o, enum open_verdict verdict)
 {
 	int r;
@@ -219,7 +254,7 @@ static int act(struct opening *o, enum open_verdict verdict)
 	case OPEN_WAIT:
 		return wait_for(o, &o->st->wait_limit);
 	case OPEN_WAIT_CLOSE:
-		return wait_for(o, &o->st->closing_limit);
+		return wait_for_close(o);
 	case OPEN_LOOK_UP:
 		return LOOK_AGAIN;
 	case OPEN_LOOK_UP_DRAFT:
@@ -237,11 +272,12 @@ static struct open_question question(struct opening *o)
 	struct open_question q = {
 		.state = o->s.o.state,
 		.gone = o->s.gone,
+		.aborted = o->s.v != NULL && o->s.v->aborted,
 		.live = o->s.o.live,
 		.write = o->write,
 		.drafting = d != NULL && d->writer_list != NULL,
 		.sealed = d != NULL && d->sealed,
-		.patient = o->waiter == NULL ? (o->flags & O_NONBLOCK) == 0 || o->write : !o->waiter->impatient,
+		.patient = (d == NULL || !d->held_up) && (o->waiter != NULL || (o->flags & O_NONBLOCK) == 0 || o->write),
 		.is_draft = d != NULL && d->vid == o->node,
 		.holds = o->holds,
 	};
@@ -264,7 +300,7 @@ static int open_intended(struct opening *o, bool *done)
 	in = intent_find(st, o->who->tid);
 	if (in != NULL && in->version != NULL && in->version->vid == o->node) {
 		v = in->version;
-		if (v->role == ROLE_DRAFT || !o->write) {
+		if (v->role == ROLE_DRAFT || (!o->write && !v->aborted)) {
 			r = v->role == ROLE_DRAFT ? open_draft_data(o, v) : handle_make(o, v, false);
 			*done = true;
 		} /* else: what it was sent to is no draft (any more), and the rule decides anew */
@@ -332,6 +368,22 @@ static struct handle *open_in_use(struct opening *o)
 	return o->handle;
 }
 
+/* Without locks. */
+static void find_out(struct opening *o, int what)
+{
+	const struct store_hooks *hooks = &o->st->hooks;
+	void *arg = o->st->hooks_arg;
+
+	if (what == ASK_HOLDS)
+		o->holds = hooks->holds(arg, o->who->tid, o->ask) ? HOLDS_YES : HOLDS_NO;
+	else if (what == ASK_HELD)
+		o->held = hooks->held(arg, o->ask) ? HOLDS_YES : HOLDS_NO;
+	else if (what == ASK_STUCK && hooks->only_these_hold(arg, o->stuck, o->stuck_count))
+		o->stuck_confirmed = true;
+	else if (what == ASK_STUCK)
+		o->stuck_denied = true; /* somebody who is not waiting may finish it, or a close is on its way */
+}
+
 int store_open(struct store *st, const struct caller *who, uint64_t node, int flags, struct waiter *waiter,
 	       struct handle **ret, uint64_t *prepare_vid)
 {
@@ -350,14 +402,8 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 	}
 	if (!o.write && (*ret = open_in_use(&o)) != NULL)
 		return 0;
-	while ((r = open_once(&o)) == ASK_HOLDS || r == ASK_STUCK) {
-		if (r == ASK_HOLDS)
-			o.holds = st->hooks.holds(st->hooks_arg, self.tid, o.ask) ? HOLDS_YES : HOLDS_NO;
-		else if (st->hooks.only_these_hold(st->hooks_arg, stuck, o.stuck_count))
-			o.stuck_confirmed = true;
-		else
-			o.stuck_denied = true; /* somebody who is not waiting may finish it, or a close is on its way */
-	}
+	while ((r = open_once(&o)) >= ASK_HOLDS)
+		find_out(&o, r);
 	if (r == STORE_WAITING)
 		return r; /* by now the waiter may have been woken, and everything that belongs to it be gone */
 	*ret = o.handle;

@@ -11,6 +11,7 @@
  *  READY    outdated  look up                                    as current
  *  other    outdated  as current                                 look up
  *  gone     draft     its own writers: draft; others: look up    draft
+ *  gone     aborted   look up                                    look up
  *  gone     other     this                                       look up
  *
  * "Wait for the close": FLUSH has answered close(2), RELEASE is on its way. Whoever comes now must see what was
@@ -41,6 +42,8 @@ static enum open_verdict read_ready(const struct open_question *q)
 
 static enum open_verdict read_rule(const struct open_question *q)
 {
+	if (q->gone && q->aborted)
+		return OPEN_LOOK_UP;
 	if (q->gone)
 		return q->is_draft ? own_or(q, OPEN_DRAFT, OPEN_LOOK_UP) : OPEN_THIS;
 	if (q->state == OBJECT_READY && q->standing != NODE_OUTDATED)

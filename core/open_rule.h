@@ -18,6 +18,7 @@ struct open_question {
 	enum object_state state;
 	enum standing standing;
 	bool gone;     /* no name is left */
+	bool aborted;  /* the node was a draft that was never published */
 	bool live;     /* publish=write */
 	bool write;    /* for writing, or with O_TRUNC */
 	bool drafting; /* there is a draft with writers */

@@ -224,6 +224,11 @@ static bool no_holds(void *arg, int32_t tid, uint64_t node)
 	return false;
 }
 
+static bool nobody_holds(void *arg, uint64_t object)
+{
+	return false;
+}
+
 static bool believe_holds(void *arg, const struct holding *h, unsigned n)
 {
 	return true;
@@ -237,7 +242,10 @@ static void no_event(void *arg, const struct meta_event *e)
 {
 }
 
-static const struct store_hooks no_hooks = { no_process, no_holds, believe_holds, no_invalidate, no_event };
+static const struct store_hooks no_hooks = {
+	.process = no_process, .holds = no_holds, .held = nobody_holds, .only_these_hold = believe_holds,
+	.invalidate = no_invalidate, .event = no_event,
+};
 
 int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,
 		   const struct store_options *options, struct store **ret)

@@ -55,6 +55,8 @@ struct store_hooks {
 	void (*process)(void *arg, int32_t tid, struct process *p);
 	/* Does the process of tid have this object open for writing, by itself or inherited? */
 	bool (*holds)(void *arg, int32_t tid, uint64_t object);
+	/* Does any process have it open for writing? Slow. */
+	bool (*held)(void *arg, uint64_t object);
 	/* Does each of these threads' processes really have its object open for writing, and nobody else any of them? */
 	bool (*only_these_hold)(void *arg, const struct holding *h, unsigned n);
 	/* The name may mean something else now. */
@@ -160,7 +162,7 @@ struct waiter {
 	bool listed, cancelled;
 	bool lingers; /* the waiter of a handle (O_NONBLOCK): its thread does something else */
 	bool waking; /* taken off the list by somebody who is about to call wake */
-	bool impatient; /* has waited for a close in vain */
+	bool impatient; /* has waited for a close longer than a close takes */
 	int result; /* what it is woken with */
 	struct waiter *prev, *next, *all_prev, *all_next;
 	struct wait_limit *limit; /* NULL: it may wait for ever */

@@ -233,6 +233,11 @@ static bool hook_holds(void *arg, int32_t tid, uint64_t node)
 	return process_holds(tid, ((struct fs *)arg)->dev, node);
 }
 
+static bool hook_held(void *arg, uint64_t node)
+{
+	return process_any_holds(((struct fs *)arg)->dev, node);
+}
+
 static bool hook_only_these_hold(void *arg, const struct holding *h, unsigned n)
 {
 	return process_only_these_hold(((struct fs *)arg)->dev, h, n);
@@ -248,7 +253,10 @@ static void hook_event(void *arg, const struct meta_event *e)
 	listeners_tell(arg, e);
 }
 
-static const struct store_hooks hooks = { hook_process, hook_holds, hook_only_these_hold, hook_invalidate, hook_event };
+static const struct store_hooks hooks = {
+	.process = hook_process, .holds = hook_holds, .held = hook_held, .only_these_hold = hook_only_these_hold,
+	.invalidate = hook_invalidate, .event = hook_event,
+};
 
 static int open_store(struct fs *fs)
 {

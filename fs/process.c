@@ -115,6 +115,19 @@ static bool holds_any(int32_t pid, dev_t dev, const struct holding *h, unsigned 
 	return false;
 }
 
+bool process_any_holds(dev_t dev, uint64_t ino)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *e;
+	bool found = false;
+
+	while (!found && proc != NULL && (e = readdir(proc)) != NULL)
+		found = process_holds((int32_t)strtol(e->d_name, NULL, 10), dev, ino);
+	if (proc != NULL)
+		closedir(proc);
+	return found;
+}
+
 bool process_only_these_hold(dev_t dev, const struct holding *h, unsigned n)
 {
 	int32_t *pids = calloc(n + 1, sizeof(*pids));

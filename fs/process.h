@@ -13,6 +13,8 @@ void process_look(int32_t tid, struct process *p);
 
 /* Does the process of tid have inode ino of device dev open for writing? Sends no request to the mount. */
 bool process_holds(int32_t tid, dev_t dev, uint64_t ino);
+/* The same of any process that we may look at. */
+bool process_any_holds(dev_t dev, uint64_t ino);
 
 /* Does each of these threads' processes have its object open for writing, and no other process any of them? */
 bool process_only_these_hold(dev_t dev, const struct holding *h, unsigned n);

@@ -23,6 +23,7 @@ from ctypes import CDLL, get_errno
 HEADER = struct.Struct("=8s48sIQII")
 MAGIC = b"promise1"
 OWN, SHARED, WAITERS = 4, 6, 6
+PROCESSES = 8
 RENAME_EXCHANGE = 2
 SETTLED_ERRORS = {errno.EIO, errno.ENOLINK, errno.ECANCELED, errno.ETIMEDOUT, errno.ENOENT, errno.EOWNERDEAD}
 libc = CDLL(None, use_errno=True)
@@ -160,7 +161,7 @@ class Process:
     def get_while_writing(self):
         """A reader that holds a draft itself: it may be told of a deadlock, but never hangs."""
         name = f"own/{self.number}-{self.random.randrange(OWN)}"
-        other = f"own/{self.random.randrange(8)}-{self.random.randrange(OWN)}"
+        other = f"own/{self.random.randrange(PROCESSES)}-{self.random.randrange(OWN)}"
         data = self.new_object(name)
         fd = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
@@ -302,9 +303,10 @@ class Process:
         os.waitpid(pid, 0)
 
     def wait(self):
-        """A thread waits for one of somebody's newest futures."""
+        """A thread waits for one of somebody else's newest futures: of its own, a process that is just writing it reads
+        the draft."""
         self.waiters = [thread for thread in self.waiters if thread.is_alive()]
-        owner = f"{self.random.randrange(8)}-"
+        owner = f"{(self.number + self.random.randrange(1, PROCESSES)) % PROCESSES}-"
         numbers = [int(name[len(owner):]) for name in os.listdir(self.path("futures")) if name.startswith(owner)]
         if len(self.waiters) >= WAITERS or not numbers:
             return

@@ -8,9 +8,7 @@ import subprocess
 import pytest
 
 from pfs import PYTHON, TESTS, attr, check_store, eventually, state
-from stress_worker import OWN, make_object, read_object
-
-PROCESSES = 8
+from stress_worker import OWN, PROCESSES, make_object, read_object
 
 
 class Crowd:

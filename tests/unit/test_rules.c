@@ -178,16 +178,16 @@ static void test_draft_table(void **state)
 
 static const enum object_state states[] = { OBJECT_PENDING, OBJECT_WRITING, OBJECT_READY, OBJECT_FAILED };
 
-#define OPEN_QUESTIONS (4 * 3 * 3 * (1 << 7))
+#define OPEN_QUESTIONS (4 * 3 * 3 * (1 << 8))
 
 static struct open_question open_question(unsigned i)
 {
 	struct open_question q = {
 		.gone = i & 1, .live = i & 2, .write = i & 4, .drafting = i & 8, .sealed = i & 16,
-		.patient = i & 32, .is_draft = i & 64,
+		.patient = i & 32, .is_draft = i & 64, .aborted = i & 128,
 	};
 
-	i >>= 7;
+	i >>= 8;
 	q.state = states[i % 4];
 	q.standing = (enum standing)(i / 4 % 3);
 	q.holds = (enum holds)(i / 12);
@@ -205,6 +205,8 @@ static bool makes_sense(const struct open_question *q)
 		return false;
 	if (q->state == OBJECT_READY && q->is_draft && q->standing == NODE_CURRENT)
 		return false;
+	if (q->aborted && (q->is_draft || (!q->gone && q->standing != NODE_OUTDATED)))
+		return false;
 	if (q->live && (q->state != OBJECT_READY || q->drafting || q->sealed || q->is_draft))
 		return false;
 	if (q->state != OBJECT_READY && q->standing == NODE_DRAFT)
@@ -216,9 +218,10 @@ static const char *open_text(const struct open_question *q)
 {
 	static char s[256];
 
-	snprintf(s, sizeof(s), "state=%d standing=%d gone=%d live=%d write=%d drafting=%d sealed=%d patient=%d is_draft=%d holds=%d",
+	snprintf(s, sizeof(s), "state=%d standing=%d gone=%d live=%d write=%d drafting=%d sealed=%d patient=%d is_draft=%d "
+		 "aborted=%d holds=%d",
 		 (int)q->state, (int)q->standing, q->gone, q->live, q->write, q->drafting, q->sealed, q->patient,
-		 q->is_draft, (int)q->holds);
+		 q->is_draft, q->aborted, (int)q->holds);
 	return s;
 }
 
@@ -277,7 +280,7 @@ static void test_open_this(void **state)
 			OPEN_HOLDS(q.state == OBJECT_READY || q.gone);
 			OPEN_HOLDS(q.gone || q.standing != NODE_OUTDATED);
 			OPEN_HOLDS(q.gone || q.live || q.standing == NODE_CURRENT);
-			OPEN_HOLDS(!q.gone || !q.is_draft);
+			OPEN_HOLDS(!q.gone || (!q.is_draft && !q.aborted)); /* 2.6: nobody ever sees torn bytes */
 		}
 		if (v == OPEN_IN_PLACE)
 			OPEN_HOLDS(q.write && q.live && q.state == OBJECT_READY);
@@ -348,7 +351,7 @@ static void test_open_writers(void **state)
 }
 
 #define ANY -1
-enum { ROW_GONE_DRAFT, ROW_GONE, ROW_LIVE, ROW_NORMAL };
+enum { ROW_GONE_DRAFT, ROW_GONE_ABORTED, ROW_GONE, ROW_LIVE, ROW_NORMAL };
 
 struct open_row {
 	int kind, state, standing;
@@ -358,6 +361,7 @@ struct open_row {
 /* The table of open_rule.c. "own": a reader who is one of the draft's writers. */
 static const struct open_row open_rows[] = {
 	{ ROW_GONE_DRAFT, ANY, ANY, OPEN_DRAFT, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_DRAFT, OPEN_DRAFT },
+	{ ROW_GONE_ABORTED, ANY, ANY, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_LOOK_UP },
 	{ ROW_GONE, ANY, ANY, OPEN_THIS, OPEN_THIS, OPEN_THIS, OPEN_LOOK_UP, OPEN_LOOK_UP },
 	{ ROW_LIVE, OBJECT_READY, NODE_CURRENT, OPEN_THIS, OPEN_THIS, OPEN_THIS, OPEN_IN_PLACE, OPEN_IN_PLACE },
 	{ ROW_LIVE, OBJECT_READY, NODE_OUTDATED, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_LOOK_UP },
@@ -373,7 +377,8 @@ static const struct open_row open_rows[] = {
 
 static const struct open_row *open_row(const struct open_question *q)
 {
-	int kind = q->gone ? (q->is_draft ? ROW_GONE_DRAFT : ROW_GONE) : q->live ? ROW_LIVE : ROW_NORMAL;
+	int kind = !q->gone ? (q->live ? ROW_LIVE : ROW_NORMAL) :
+		   q->aborted ? ROW_GONE_ABORTED : q->is_draft ? ROW_GONE_DRAFT : ROW_GONE;
 
 	for (size_t i = 0; i < COUNT(open_rows); i++)
 		if (open_rows[i].kind == kind && (open_rows[i].state == ANY || open_rows[i].state == (int)q->state) &&

@@ -42,6 +42,11 @@ static bool hook_holds(void *arg, int32_t tid, uint64_t object)
 	return holds_own && held[tid] == object;
 }
 
+static bool hook_held(void *arg, uint64_t object)
+{
+	return others_hold;
+}
+
 static bool hook_only_these(void *arg, const struct holding *h, unsigned n)
 {
 	return !others_hold;
@@ -57,7 +62,10 @@ static void hook_event(void *arg, const struct meta_event *e)
 	events_seen++;
 }
 
-static const struct store_hooks hooks = { hook_process, hook_holds, hook_only_these, hook_invalidate, hook_event };
+static const struct store_hooks hooks = {
+	.process = hook_process, .holds = hook_holds, .held = hook_held, .only_these_hold = hook_only_these,
+	.invalidate = hook_invalidate, .event = hook_event,
+};
 
 static struct caller who(int32_t tid)
 {
@@ -807,6 +815,26 @@ static void test_killed_new(void **state)
 	check_idle(1);
 }
 
+/* Somebody looked the name up just before it went away with its draft. */
+static void test_killed_new_late(void **state)
+{
+	struct handle *w = create(1, "a"), *own, *h = NULL;
+	const struct caller c = who(1);
+	uint64_t node = handle_vid(w);
+	struct entry e;
+
+	put_bytes(w, "torn");
+	own = open_read(1, "a");
+	kill_writer(1, w);
+	CHECK_R(open_node(2, node, O_RDONLY, NULL, &h), -ESTALE);
+	CHECK_R(open_node(2, node, O_WRONLY, NULL, &h), -ESTALE);
+	CHECK_R(store_getattr(st, &c, node, &e), 0);
+	CHECK(e.o.nlink == 0 && e.o.size == 4); /* what it is, for those who had it open */
+	CHECK(reads(own, "torn"));
+	store_release(own);
+	check_idle(1);
+}
+
 static void test_killed_replacement(void **state)
 {
 	struct handle *w;
@@ -1250,7 +1278,7 @@ static void test_closing(void **state)
 	has("a", "new");
 }
 
-/* But not for ever: a child may have the descriptor. */
+/* A child has the descriptor: nobody waits for it, or only the first one. */
 static void test_closing_held_up(void **state)
 {
 	struct handle *w, *h = NULL;
@@ -1262,14 +1290,70 @@ static void test_closing_held_up(void **state)
 	put_bytes(w, "new");
 	CHECK_R(flush(1, w), 0);
 	node = wait_for(&tw, 2, "a");
+	others_hold = true;
 	CHECK(is_woken(&tw));
 	CHECK_R(tw.result, 0);
 	CHECK_R(ask_again(&tw, 2, node, &h), 0);
 	CHECK(reads(h, "old"));
 	store_release(h);
+	CHECK_R(open_name(3, "a", O_RDONLY, NULL, &h), 0);
+	CHECK(reads(h, "old"));
+	store_release(h);
+	CHECK_R(flush(1, w), 0);
+	CHECK_R(open_name(3, "a", O_RDONLY, NULL, &h), STORE_MUST_WAIT); /* it has been closed once more */
 	store_release(w);
 	has("a", "new");
 	check_idle(1);
+}
+
+/* Nobody has it, so RELEASE cannot be far, however busy the machine is. */
+static void test_closing_slowly(void **state)
+{
+	struct handle *w, *h = NULL;
+	struct test_waiter tw;
+	uint64_t node;
+
+	put("a", "old");
+	w = open_write(1, "a", O_TRUNC);
+	put_bytes(w, "new");
+	CHECK_R(flush(1, w), 0);
+	node = wait_for(&tw, 2, "a");
+	for (unsigned i = 0; i < 5; i++) {
+		CHECK(is_woken(&tw));
+		CHECK_R(tw.result, 0);
+		CHECK_R(ask_again(&tw, 2, node, &h), STORE_WAITING);
+	}
+	store_release(w);
+	CHECK(is_woken(&tw));
+	CHECK_R(ask_again(&tw, 2, node, &h), -ESTALE);
+	has("a", "new");
+	check_idle(1);
+}
+
+/* But not for ever: there are ways to keep a file open that are not seen. */
+static void test_closing_never(void **state)
+{
+	struct handle *w, *h = NULL;
+	struct test_waiter tw;
+	unsigned waited = 0;
+	uint64_t node;
+	int r;
+
+	put("a", "old");
+	w = open_write(1, "a", O_TRUNC);
+	put_bytes(w, "new");
+	CHECK_R(flush(1, w), 0);
+	node = wait_for(&tw, 2, "a");
+	do {
+		CHECK(is_woken(&tw));
+		r = ask_again(&tw, 2, node, &h);
+	} while (r == STORE_WAITING && ++waited < 200);
+	CHECK_R(r, 0);
+	CHECK(waited > 2);
+	CHECK(reads(h, "old"));
+	store_release(h);
+	store_release(w);
+	has("a", "new");
 }
 
 /* ---- Await ---- */
@@ -1991,6 +2075,7 @@ int main(int argc, char **argv)
 		TEST(test_append),
 		TEST(test_append_killed),
 		TEST(test_killed_new),
+		TEST(test_killed_new_late),
 		TEST(test_killed_replacement),
 		TEST(test_exited),
 		TEST(test_killed_first),
@@ -2017,6 +2102,8 @@ int main(int argc, char **argv)
 		TEST(test_wait_timeout),
 		TEST(test_closing),
 		TEST(test_closing_held_up),
+		TEST(test_closing_slowly),
+		TEST(test_closing_never),
 		TEST(test_await),
 		TEST(test_await_any_way),
 		TEST(test_await_cancel),
