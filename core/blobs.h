@@ -18,6 +18,7 @@ struct blob_ops {
 	int (*stat)(struct blobs *b, uint64_t vid, struct stat *st);
 	int (*copy)(struct blobs *b, int from, int to); /* all bytes; by reference where the file system can */
 	int (*sync)(struct blobs *b, int fd);           /* the data and its name survive power loss */
+	int (*sync_all)(struct blobs *b);               /* the same of everything */
 	int (*list_drafts)(struct blobs *b, int (*fn)(void *arg, uint64_t vid), void *arg);
 	int64_t (*space)(struct blobs *b);              /* bytes that can still be written */
 };

@@ -76,44 +76,44 @@ static int forget_results(struct meta *m, const struct meta_object *o)
 	return r;
 }
 
-static void become_published(struct store *st, struct meta_object *o, uint64_t vid, const struct stat *bytes,
-			     const struct process *producer, uint32_t uid)
+static void become_published(struct store *st, struct meta_object *o, const struct publication *p)
 {
-	o->vid = vid;
+	o->vid = p->vid;
 	o->version++;
 	o->state = OBJECT_READY;
 	o->error = 0;
 	o->deadline = 0;
-	o->size = bytes->st_size;
-	o->blocks = bytes->st_blocks;
-	o->mtime = ns_of(&bytes->st_mtim);
+	o->durable = p->durable;
+	o->size = p->bytes->st_size;
+	o->blocks = p->bytes->st_blocks;
+	o->mtime = ns_of(&p->bytes->st_mtim);
 	o->ctime = store_now(st);
-	o->producer_pid = producer->pid;
-	o->producer_uid = uid;
-	memcpy(o->producer_command, producer->command, META_COMMAND_MAX);
+	o->producer_pid = p->producer->pid;
+	o->producer_uid = p->uid;
+	memcpy(o->producer_command, p->producer->command, META_COMMAND_MAX);
 }
 
-int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
-		  const struct process *producer, uint32_t uid)
+int draft_publish(struct op *op, struct meta_object *o, const struct publication *p)
 {
 	struct meta *m = op->st->meta;
-	uint64_t old = o->version > 0 && o->vid != vid ? o->vid : 0;
+	const struct meta_object old = *o;
+	bool replaces = old.version > 0 && old.vid != p->vid;
 	char key[PATH_MAX];
 	int r = forget_results(m, o);
 
-	if (old != 0)
+	if (replaces)
 		version_replaced(op->st, o);
-	become_published(op->st, o, vid, bytes, producer, uid);
+	become_published(op->st, o, p);
 	if (r == 0)
 		r = m->ops->object_update(m, o);
 	if (r == 0)
 		r = m->ops->draft_delete(m, o->id);
-	if (r == 0 && old != 0)
-		r = op_remove_data(op, old);
+	if (r == 0 && replaces)
+		r = op_remove_data(op, &old, true);
 	if (r == 0)
 		r = path_of(op->st, o->id, key);
 	if (r == 0)
-		r = event_record(op, "put", key, o, producer, NULL);
+		r = event_record(op, "put", key, o, p->producer, NULL);
 	return r == 0 ? invalidate_names(op, o) : r;
 }
 
@@ -196,22 +196,22 @@ static int renew_version(struct op *op, struct meta_object *o)
 	return op->st->meta->ops->new_id(op->st->meta, &o->vid);
 }
 
-static int keep_bytes(struct op *op, const struct meta_object *o, const struct draft_question *q, uint64_t vid,
-		      const struct stat *bytes, const struct process *producer, uint64_t *kept)
+static int keep_bytes(struct op *op, const struct meta_object *o, const struct draft_question *q,
+		      const struct publication *p, uint64_t *kept)
 {
 	char key[PATH_MAX];
 	int r = path_of(op->st, o->id, key);
 
 	if (r < 0 || !q->killed)
 		return r;
-	r = event_record(op, "abort", key, o, producer, NULL);
-	if (r == 0 && draft_keeps_bytes(q) && bytes->st_size > 0)
-		r = aborted_keep(op, key, o, vid, bytes, kept);
+	r = event_record(op, "abort", key, o, p->producer, NULL);
+	if (r == 0 && draft_keeps_bytes(q) && p->bytes->st_size > 0)
+		r = aborted_keep(op, key, o, p->vid, p->bytes, kept);
 	return r;
 }
 
 static int apply(struct op *op, struct meta_object *o, const struct draft_question *q, enum draft_verdict verdict,
-		 uint64_t vid, const struct stat *bytes, const struct process *producer, uint32_t uid, uint64_t *kept)
+		 const struct publication *p, uint64_t *kept)
 {
 	struct meta *m = op->st->meta;
 	int r;
@@ -219,8 +219,8 @@ static int apply(struct op *op, struct meta_object *o, const struct draft_questi
 	if (q->gone)
 		return 0;
 	if (verdict == DRAFT_PUBLISH)
-		return draft_publish(op, o, vid, bytes, producer, uid);
-	o->producer_uid = uid;
+		return draft_publish(op, o, p);
+	o->producer_uid = p->uid;
 	r = m->ops->draft_delete(m, o->id);
 	if (r == 0 && (verdict == DRAFT_FAIL || verdict == DRAFT_PEND)) {
 		r = renew_version(op, o);
@@ -229,9 +229,9 @@ static int apply(struct op *op, struct meta_object *o, const struct draft_questi
 			r = m->ops->object_update(m, o);
 	}
 	if (r == 0)
-		r = keep_bytes(op, o, q, vid, bytes, producer, kept);
+		r = keep_bytes(op, o, q, p, kept);
 	if (r == 0 && verdict == DRAFT_FAIL)
-		r = fail_future(op, o, q->error != 0 ? q->error : EOWNERDEAD, producer);
+		r = fail_future(op, o, q->error != 0 ? q->error : EOWNERDEAD, p->producer);
 	if (r == 0 && verdict == DRAFT_REMOVE)
 		r = object_evict(op, o, q->error != 0 ? -q->error : -EOWNERDEAD);
 	return r;
@@ -276,6 +276,14 @@ static struct draft_question draft_question(struct store *st, struct version *v,
 	};
 }
 
+static struct publication publication(const struct version *v, const struct stat *bytes)
+{
+	return (struct publication){
+		.vid = v->vid, .bytes = bytes, .producer = &v->closer, .uid = v->producer_uid,
+		.durable = v->fsynced && v->synced_size == bytes->st_size && v->synced_mtime == ns_of(&bytes->st_mtim),
+	};
+}
+
 static bool is_awaited(struct store *st, struct object *obj)
 {
 	bool awaited;
@@ -289,13 +297,13 @@ static bool is_awaited(struct store *st, struct object *obj)
 /* Those who wait for a future need not wait for the catalog: what they get is sealed there already. The catalog is left
  * to wake them and entered again; until the publication is recorded, the object shows the row that it will have, and
  * writers wait. */
-static void show_published(struct op *op, struct version *v, const struct meta_object *o, const struct stat *bytes)
+static void show_published(struct op *op, struct version *v, const struct meta_object *o, const struct publication *p)
 {
 	const struct caller *who = op->who;
 	struct store *st = op->st;
 	struct meta_object row = *o;
 
-	become_published(st, &row, v->vid, bytes, &v->closer, v->producer_uid);
+	become_published(st, &row, p);
 	pthread_mutex_lock(&st->lock);
 	v->object->row = row;
 	v->object->settling = true;
@@ -340,6 +348,7 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 	struct store *st = op->st;
 	struct stat bytes = { 0 };
 	struct draft_question q;
+	struct publication p;
 	struct meta_object o;
 	bool shown;
 	int r = get_row(st, v, &o);
@@ -347,10 +356,11 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 	if (v->fd >= 0)
 		fstat(v->fd, &bytes);
 	q = draft_question(st, v, &o, &bytes, v->closer.fate == FATE_KILLED);
+	p = publication(v, &bytes);
 	*verdict = draft_rule(&q);
 	shown = r == 0 && *verdict == DRAFT_PUBLISH && !v->replaces && is_awaited(st, v->object);
 	if (shown) {
-		show_published(op, v, &o, &bytes);
+		show_published(op, v, &o, &p);
 		r = get_row(st, v, &o);
 		q.gone = v->object->gone;
 	}
@@ -359,7 +369,7 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 	if (v->extends && *verdict != DRAFT_PUBLISH && ftruncate(v->fd, v->start_size) < 0)
 		perror("promisefs: undoing an append"); /* the next start does it */
 	if (r == 0)
-		r = apply(op, &o, &q, *verdict, v->vid, &bytes, &v->closer, v->producer_uid, kept);
+		r = apply(op, &o, &q, *verdict, &p, kept);
 	forget_draft(op, v, *verdict, *kept != 0, shown, &o);
 	if (r == 0 && op_after(op) != NULL)
 		op->after->settles = v->object->id;

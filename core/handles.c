@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,18 +12,33 @@
  * a file that was cut off by a full disk must not count as whole. */
 #define SPACE_RESERVE (256 * 1024)
 
+/* An append that power loss has taken back may have left its bytes behind the end. */
+static void cut_tail(int fd, int64_t size)
+{
+	struct stat bytes;
+
+	if (fstat(fd, &bytes) == 0 && bytes.st_size > size && ftruncate(fd, size) < 0)
+		perror("promisefs: cutting off what was never published");
+}
+
 static int version_fd(struct store *st, struct version *v)
 {
+	bool whole;
+	int64_t size;
 	int fd, ours;
 
 	pthread_mutex_lock(&st->lock);
 	fd = v->fd;
+	size = v->size;
+	whole = v->role != ROLE_DRAFT && !v->aborted && !v->live;
 	pthread_mutex_unlock(&st->lock);
 	if (fd >= 0)
 		return fd;
 	ours = st->blobs->ops->open(st->blobs, v->vid);
 	if (ours < 0)
 		return ours;
+	if (whole)
+		cut_tail(ours, size);
 	pthread_mutex_lock(&st->lock);
 	if (v->fd < 0) {
 		v->fd = ours;
@@ -142,6 +158,14 @@ static void done_now(struct meta_commit *c)
 	c->done(c, 0);
 }
 
+static bool has_space(struct store *st)
+{
+	if (st->blobs->ops->space(st->blobs) >= SPACE_RESERVE)
+		return true;
+	garbage_empty(st);
+	return st->blobs->ops->space(st->blobs) >= SPACE_RESERVE;
+}
+
 static int flush_draft(struct handle *h, const struct caller *who, const struct process *closer, struct meta_commit *c)
 {
 	struct store *st = h->st;
@@ -166,7 +190,7 @@ static int flush_draft(struct handle *h, const struct caller *who, const struct 
 		done_now(c);
 		return 0;
 	}
-	if (st->blobs->ops->space(st->blobs) < SPACE_RESERVE)
+	if (!has_space(st))
 		return -ENOSPC;
 	if (!last) {
 		done_now(c); /* the others go on writing; the last one publishes */
@@ -205,10 +229,24 @@ int store_flush(struct handle *h, const struct caller *who, struct meta_commit *
 	return r;
 }
 
+/* A reader has synced what is published. */
+static int mark_durable(struct op *op, struct version *v)
+{
+	struct meta *m = op->st->meta;
+	struct meta_object o;
+	int r = m->ops->object_get(m, v->object->id, &o);
+
+	if (r < 0 || o.durable || o.vid != v->vid)
+		return r == -ENOENT ? 0 : r;
+	o.durable = true;
+	return m->ops->object_update(m, &o);
+}
+
 int store_fsync(struct handle *h, struct meta_commit *c)
 {
 	static const struct caller nobody;
 	struct version *v = h->version;
+	bool draft, current;
 	struct stat bytes;
 	struct op op;
 	int fd = handle_fd(h), r;
@@ -223,8 +261,12 @@ int store_fsync(struct handle *h, struct meta_commit *c)
 	op_begin(&op, h->st, &nobody);
 	pthread_mutex_lock(&h->st->lock);
 	v->fsynced = v->fsynced || h->writer;
+	v->synced_size = bytes.st_size;
+	v->synced_mtime = ns_of(&bytes.st_mtim);
+	draft = v->role == ROLE_DRAFT;
+	current = v->role == ROLE_CURRENT && !h->writer;
 	pthread_mutex_unlock(&h->st->lock);
-	r = v->role == ROLE_DRAFT ? draft_record(&op, v, &bytes) : h->writer ? record_in_place(&op, v) : 0;
+	r = draft ? draft_record(&op, v, &bytes) : h->writer ? record_in_place(&op, v) : current ? mark_durable(&op, v) : 0;
 	return op_end(&op, r, META_DURABLE, c);
 }
 

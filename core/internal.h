@@ -43,10 +43,12 @@ struct version {
 	bool replaces;        /* an object that was published before */
 	bool extends;         /* only appends, to the file of the version it starts from; see extend.c */
 	bool unsharing;       /* until it has a file of its own */
+	bool live;            /* changed in place: its file may be longer than its record says */
 	bool aborted;         /* it was a draft, and never published */
 	bool unlinked_data;   /* its file is to be removed when the last one is done with it */
 	int error;            /* a write or a commit failed: never publish */
 	int64_t start_size, start_mtime; /* of the file when it was prepared from base */
+	int64_t synced_size, synced_mtime; /* of the file when it was last fsynced */
 	/* Who closed a descriptor of it last. Nobody: it was opened, but no process ever got the descriptor (the open was
 	 * interrupted at the last moment), so nobody has said that it is finished either. */
 	struct process closer;
@@ -136,6 +138,7 @@ struct store {
 	struct store_counts counts;
 	struct timer intent_timer;
 
+	struct garbage *garbage;            /* guards itself */
 	struct dir_path *dir_paths;         /* guarded by the catalog */
 	struct timer deadline_timer;        /* for the soonest deadline of all */
 	struct timer aborted_timer;
@@ -167,7 +170,7 @@ struct aftermath {
 	struct meta_commit c;
 	struct store *st;
 	struct meta_commit *user;
-	uint64_t removals[2]; /* data files that nobody will need; 0: none. Versions in use are held open meanwhile */
+	struct removal *removals; /* data files that nobody will need; versions in use are held open meanwhile */
 	uint64_t settles; /* the object whose draft is settled: to be done again if it cannot be recorded. 0: none */
 };
 
@@ -176,7 +179,6 @@ void op_begin_named(struct op *op, struct store *st, const struct caller *who); 
 /* r < 0: nothing was changed; returns r. Otherwise ends with ack and c (may be NULL) and returns r. */
 int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c);
 struct aftermath *op_after(struct op *op);        /* NULL: no memory */
-int op_remove_data(struct op *op, uint64_t vid);  /* survives a crash in between */
 void op_invalidate(struct op *op, uint64_t parent, const char *name);
 
 /* memory.c; all with store->lock held */
@@ -193,6 +195,18 @@ struct version_end {
 };
 struct version_end version_put(struct store *st, struct version *v);
 struct version *version_current(struct store *st, const struct meta_object *o); /* found or made, not counted */
+
+int record_now(struct store *st, enum meta_ack ack); /* waits until everything up to now is; without locks */
+
+/* garbage.c */
+/* The data of o's version is needed no longer. replaced: the object has another version instead. */
+int op_remove_data(struct op *op, const struct meta_object *o, bool replaced);
+bool garbage_take(struct store *st, struct removal *list, struct meta_commit *user); /* true: it is told later */
+void garbage_keep(struct store *st, struct removal *list); /* the operation was taken back */
+void garbage_empty(struct store *st); /* waits until all that was taken is removed; without locks */
+int garbage_start(struct store *st);
+void garbage_stop(struct store *st); /* empties it; what is taken afterwards waits for the next start */
+void garbage_free(struct store *st);
 
 /* store.c */
 void version_end(struct store *st, struct version_end end);         /* without locks */
@@ -235,10 +249,14 @@ int draft_unshare(struct store *st, struct version *d); /* without locks; d must
 int draft_begin(struct op *op, struct subject *s, struct version **ret); /* makes and records the object's draft */
 void draft_settle(struct store *st, struct version *v, const struct caller *who); /* gives up one use of v */
 void draft_drop(struct op *op, uint64_t object, struct version *v); /* forget it, and its bytes */
-int draft_publish(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
-		  const struct process *producer, uint32_t uid);
-int draft_abort(struct op *op, struct meta_object *o, uint64_t vid, const struct stat *bytes,
-		const struct process *producer, uint32_t uid);
+struct publication {
+	uint64_t vid;
+	const struct stat *bytes;
+	const struct process *producer;
+	uint32_t uid; /* of the producer */
+	bool durable; /* all the bytes were fsynced */
+};
+int draft_publish(struct op *op, struct meta_object *o, const struct publication *p);
 void draft_settle_later(struct store *st, uint64_t object); /* by what is recorded of it */
 
 /* aborted.c */

@@ -122,6 +122,7 @@ struct version *version_current(struct store *st, const struct meta_object *o)
 		v->size = o->size;
 		v->mtime = o->mtime;
 		v->blocks = o->blocks;
+		v->live = o->live;
 	}
 	object_unref(st, obj); /* the version holds it now */
 	return v;

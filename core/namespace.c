@@ -195,6 +195,7 @@ static int add_in_memory(struct op *op, const struct meta_object *o, struct vers
 	if (*ret != NULL) {
 		obj->bare = true;
 		(*ret)->data = DATA_PREPARING;
+		(*ret)->live = o->live;
 		(*ret)->opens = 1;
 		(*ret)->writers = 1;
 	}
@@ -310,7 +311,7 @@ static int drop_data(struct op *op, const struct meta_object *o)
 {
 	bool published = is_file(o) && (o->state == OBJECT_READY || o->version > 0);
 
-	return published ? op_remove_data(op, o->vid) : 0;
+	return published ? op_remove_data(op, o, false) : 0;
 }
 
 /* What is in use lives on without a record. */

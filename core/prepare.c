@@ -39,43 +39,10 @@ static int copy_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 	return r;
 }
 
-struct recorded {
-	struct meta_commit c;
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool done;
-	int result;
-};
-
-static void now_recorded(struct meta_commit *c, int r)
-{
-	struct recorded *w = (struct recorded *)c;
-
-	pthread_mutex_lock(&w->lock);
-	w->done = true;
-	w->result = r;
-	pthread_cond_signal(&w->cond);
-	pthread_mutex_unlock(&w->lock);
-}
-
-/* Waits until everything up to now is recorded. */
-static int record_now(struct store *st)
-{
-	struct recorded w = { .c.done = now_recorded, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
-
-	st->meta->ops->begin(st->meta);
-	st->meta->ops->end(st->meta, META_RECORDED, &w.c);
-	pthread_mutex_lock(&w.lock);
-	while (!w.done)
-		pthread_cond_wait(&w.cond, &w.lock);
-	pthread_mutex_unlock(&w.lock);
-	return w.result;
-}
-
 /* That there is a draft has to be recorded before the file of a published version grows. */
 static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 {
-	int r = record_now(st);
+	int r = record_now(st, META_RECORDED);
 
 	if (r == 0)
 		r = st->blobs->ops->share(st->blobs, base, vid);

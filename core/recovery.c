@@ -108,7 +108,8 @@ int settle_recorded(struct op *op, const struct meta_draft *d, uint64_t *as)
 	verdict = draft_rule(&q);
 	if (verdict == DRAFT_PUBLISH) {
 		*as = d->vid;
-		return draft_publish(op, &o, d->vid, &bytes, &nobody, o.uid);
+		return draft_publish(op, &o, &(struct publication){ .vid = d->vid, .bytes = &bytes, .producer = &nobody,
+								    .uid = o.uid });
 	}
 	if (q.replaces)
 		r = undo_append(st, &o);
@@ -152,6 +153,10 @@ static int recover_garbage(struct store *st)
 	op_begin(&op, st, NULL);
 	r = st->meta->ops->garbage_list(st->meta, add_vid, &l);
 	op_end(&op, 0, META_READ, NULL);
+	if (r == 0 && l.n > 0)
+		r = st->blobs->ops->sync_all(st->blobs); /* of what replaced them, too; see garbage.c */
+	if (r == 0 && l.n > 0)
+		r = record_now(st, META_DURABLE);
 	for (size_t i = 0; r == 0 && i < l.n; i++) {
 		if (st->blobs->ops->remove(st->blobs, l.vids[i]) < 0)
 			continue;

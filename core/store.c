@@ -44,22 +44,6 @@ void version_release(struct store *st, struct version *v)
 	version_end(st, end);
 }
 
-/* Gives up the hold that op_remove_data took on a version in use; the last one to let go removes the file. */
-static void release_removed(struct store *st, uint64_t vid, bool recorded)
-{
-	struct version_end end = { .fd = -1, .remove = recorded ? vid : 0 };
-	struct version *v;
-
-	pthread_mutex_lock(&st->lock);
-	v = version_find(st, vid);
-	if (v != NULL) {
-		v->unlinked_data = recorded;
-		end = version_put(st, v);
-	}
-	pthread_mutex_unlock(&st->lock);
-	version_end(st, end);
-}
-
 void op_begin_named(struct op *op, struct store *st, const struct caller *who)
 {
 	struct process p;
@@ -73,10 +57,9 @@ static void after_commit(struct meta_commit *c, int r)
 {
 	struct aftermath *a = (struct aftermath *)c;
 
-	for (unsigned i = 0; i < 2; i++)
-		if (a->removals[i] != 0)
-			release_removed(a->st, a->removals[i], r == 0);
-	if (a->user != NULL)
+	if (r < 0)
+		garbage_keep(a->st, a->removals);
+	if ((r < 0 || !garbage_take(a->st, a->removals, a->user)) && a->user != NULL)
 		a->user->done(a->user, r);
 	if (a->settles != 0 && r < 0)
 		draft_settle_later(a->st, a->settles);
@@ -93,26 +76,6 @@ struct aftermath *op_after(struct op *op)
 		}
 	}
 	return op->after;
-}
-
-int op_remove_data(struct op *op, uint64_t vid)
-{
-	struct aftermath *a = op_after(op);
-	struct version *v;
-	int r;
-
-	if (a == NULL)
-		return -ENOMEM;
-	r = op->st->meta->ops->garbage_add(op->st->meta, vid);
-	if (r < 0)
-		return r;
-	a->removals[a->removals[0] != 0] = vid;
-	pthread_mutex_lock(&op->st->lock);
-	v = version_find(op->st, vid);
-	if (v != NULL)
-		v->opens++;
-	pthread_mutex_unlock(&op->st->lock);
-	return 0;
 }
 
 void op_invalidate(struct op *op, uint64_t parent, const char *name)
@@ -163,6 +126,38 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 	tell(op->st, op->notes);
 	waiters_run(op->woken);
 	return r;
+}
+
+struct recorded {
+	struct meta_commit c;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+	int result;
+};
+
+static void now_recorded(struct meta_commit *c, int r)
+{
+	struct recorded *w = (struct recorded *)c;
+
+	pthread_mutex_lock(&w->lock);
+	w->done = true;
+	w->result = r;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+int record_now(struct store *st, enum meta_ack ack)
+{
+	struct recorded w = { .c.done = now_recorded, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+	st->meta->ops->begin(st->meta);
+	st->meta->ops->end(st->meta, ack, &w.c);
+	pthread_mutex_lock(&w.lock);
+	while (!w.done)
+		pthread_cond_wait(&w.cond, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	return w.result;
 }
 
 /* Operations were taken back: what memory believes of names that went away may be wrong. */
@@ -262,6 +257,8 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	st->options = *options;
 	pthread_mutex_init(&st->lock, NULL);
 	r = timers_new(&st->timers);
+	if (r == 0)
+		r = garbage_start(st);
 	if (r == 0) {
 		meta->on_rollback_arg = st;
 		meta->on_rollback = resync;
@@ -322,6 +319,7 @@ void store_stop(struct store *st)
 		return;
 	if (st->timers != NULL)
 		timers_stop(st->timers);
+	garbage_stop(st);
 	st->meta->on_rollback = NULL;
 }
 
@@ -331,6 +329,7 @@ void store_close(struct store *st)
 		return;
 	store_stop(st);
 	timers_free(st->timers);
+	garbage_free(st);
 	drop_intents(st);
 	replaced_forget_all(st);
 	drop_memory(st);

@@ -196,6 +196,11 @@ static int sync_file(struct blobs *b, int fd)
 	return 0;
 }
 
+static int sync_all(struct blobs *b)
+{
+	return syncfs(dir_of(b)->store) < 0 ? -errno : 0;
+}
+
 static int list_drafts(struct blobs *b, int (*fn)(void *arg, uint64_t vid), void *arg)
 {
 	int fd = openat(dir_of(b)->drafts, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -235,6 +240,7 @@ static const struct blob_ops blob_dir_ops = {
 	.stat = stat_file,
 	.copy = copy,
 	.sync = sync_file,
+	.sync_all = sync_all,
 	.list_drafts = list_drafts,
 	.space = space,
 };

@@ -51,6 +51,7 @@ struct meta_object {
 	int64_t atime, mtime, ctime, btime; /* nanoseconds since the epoch */
 	enum object_state state;
 	bool declared; /* is or was a future: its producer's death fails it instead of removing it */
+	bool durable;  /* the current version was fsynced: it survives power loss, and so must what replaces it */
 	bool live;     /* publish=write: a file changed in place, or a directory whose new files are */
 	int32_t error; /* errno of a failed future */
 	int64_t deadline; /* wall clock, nanoseconds; 0 none */

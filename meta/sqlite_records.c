@@ -159,6 +159,7 @@ static void read_object(sqlite3_stmt *st, struct meta_object *o)
 	o->btime = sqlite3_column_int64(st, c++);
 	o->state = sqlite3_column_int(st, c++);
 	o->declared = sqlite3_column_int(st, c++) != 0;
+	o->durable = sqlite3_column_int(st, c++) != 0;
 	o->live = sqlite3_column_int(st, c++) != 0;
 	o->error = sqlite3_column_int(st, c++);
 	o->deadline = sqlite3_column_int64(st, c++);
@@ -172,7 +173,7 @@ static void bind_object(sqlite3_stmt *st, const struct meta_object *o)
 {
 	const int64_t values[] = { (int64_t)o->id,  (int64_t)o->vid, (int64_t)o->version, o->mode,  o->uid,   o->gid,
 				   o->nlink,        (int64_t)o->rdev, o->size,  o->blocks, o->atime,
-				   o->mtime,        o->ctime,         o->btime,            o->state, o->declared, o->live,
+				   o->mtime,        o->ctime,         o->btime,            o->state, o->declared, o->durable, o->live,
 				   o->error };
 	int at = 1;
 

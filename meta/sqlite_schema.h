@@ -32,6 +32,7 @@ static const char *const sqlite_migrations[] = {
 	"  btime INTEGER NOT NULL,"
 	"  state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 4),"
 	"  declared INTEGER NOT NULL CHECK (declared IN (0, 1)),"
+	"  durable INTEGER NOT NULL CHECK (durable IN (0, 1)),"
 	"  live INTEGER NOT NULL CHECK (live IN (0, 1)),"
 	"  error INTEGER NOT NULL,"
 	"  deadline INTEGER,"

@@ -2,8 +2,8 @@
  * that none of them scans a table; EVENT_SCAN and the LIST statements of small tables walk their primary key. */
 
 #define OBJECT_COLUMNS                                                                                              \
-	"id, vid, version, mode, uid, gid, nlink, rdev, size, blocks, atime, mtime, ctime, btime, state, declared, live, error, " \
-	"deadline, producer_pid, producer_uid, producer_command"
+	"id, vid, version, mode, uid, gid, nlink, rdev, size, blocks, atime, mtime, ctime, btime, state, declared, " \
+	"durable, live, error, deadline, producer_pid, producer_uid, producer_command"
 
 STATEMENT(BEGIN, "BEGIN")
 STATEMENT(BEGIN_IMMEDIATE, "BEGIN IMMEDIATE")
@@ -14,11 +14,11 @@ STATEMENT(SEQUENCE_TAKE, "UPDATE sequence SET next = max(next, ?2) + ?1 WHERE na
 STATEMENT(OBJECT_GET, "SELECT " OBJECT_COLUMNS " FROM object WHERE id = ?1")
 STATEMENT(OBJECT_BY_VERSION, "SELECT " OBJECT_COLUMNS " FROM object WHERE vid = ?1 AND vid <> id")
 STATEMENT(OBJECT_INSERT, "INSERT INTO object (" OBJECT_COLUMNS ")"
-			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)")
+			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)")
 STATEMENT(OBJECT_UPDATE, "UPDATE object SET vid = ?2, version = ?3, mode = ?4, uid = ?5, gid = ?6, nlink = ?7, rdev = ?8,"
 			 " size = ?9, blocks = ?10, atime = ?11, mtime = ?12, ctime = ?13, btime = ?14, state = ?15,"
-			 " declared = ?16, live = ?17, error = ?18, deadline = ?19, producer_pid = ?20,"
-			 " producer_uid = ?21, producer_command = ?22 WHERE id = ?1")
+			 " declared = ?16, durable = ?17, live = ?18, error = ?19, deadline = ?20, producer_pid = ?21,"
+			 " producer_uid = ?22, producer_command = ?23 WHERE id = ?1")
 STATEMENT(OBJECT_TOUCH, "UPDATE object SET mtime = ?2, ctime = ?2, nlink = nlink + ?3 WHERE id = ?1")
 STATEMENT(OBJECT_DELETE, "DELETE FROM object WHERE id = ?1")
 STATEMENT(OBJECT_DEADLINES, "SELECT " OBJECT_COLUMNS " FROM object WHERE deadline IS NOT NULL AND deadline > 0 ORDER BY deadline")

@@ -92,6 +92,8 @@ static int unshare(struct blobs *b, uint64_t vid, int64_t size)
 
 static int remove_file(struct blobs *b, uint64_t vid)
 {
+	if (of(b)->on_remove != NULL)
+		of(b)->on_remove(vid);
 	if (unlinkat(of(b)->dir, name_of(vid, true).s, 0) < 0 && errno == ENOENT &&
 	    unlinkat(of(b)->dir, name_of(vid, false).s, 0) < 0 && errno == ENOENT)
 		return 0;
@@ -108,6 +110,12 @@ static int stat_file(struct blobs *b, uint64_t vid, struct stat *st)
 static int sync_file(struct blobs *b, int fd)
 {
 	of(b)->syncs++;
+	return 0;
+}
+
+static int sync_all(struct blobs *b)
+{
+	of(b)->sync_alls++;
 	return 0;
 }
 
@@ -139,8 +147,8 @@ static int64_t space(struct blobs *b)
 
 static const struct blob_ops ops = {
 	.create = create, .open = open_file, .publish = publish, .share = share, .unshare = unshare,
-	.remove = remove_file, .stat = stat_file, .copy = copy, .sync = sync_file, .list_drafts = list_drafts,
-	.space = space,
+	.remove = remove_file, .stat = stat_file, .copy = copy, .sync = sync_file, .sync_all = sync_all,
+	.list_drafts = list_drafts, .space = space,
 };
 
 int test_blobs_open(const char *path, struct test_blobs *tb)

@@ -55,7 +55,7 @@ unsigned sync_times(struct sync_commit *s)
 static struct meta_ops ops;
 static const struct meta_ops *engine;
 static _Atomic int64_t wall;
-static atomic_uint failures;
+static atomic_uint failures, durables;
 static atomic_int failure;
 
 static int64_t now(struct meta *m)
@@ -72,12 +72,24 @@ static int object_update(struct meta *m, const struct meta_object *o)
 	return engine->object_update(m, o);
 }
 
+static void end(struct meta *m, enum meta_ack ack, struct meta_commit *c)
+{
+	durables += ack == META_DURABLE;
+	engine->end(m, ack, c);
+}
+
+unsigned durables_asked(void)
+{
+	return durables;
+}
+
 void clock_take_over(struct meta *m, int64_t start)
 {
 	engine = m->ops;
 	ops = *m->ops;
 	ops.now = now;
 	ops.object_update = object_update;
+	ops.end = end;
 	m->ops = &ops;
 	wall = start;
 	failures = 0;

@@ -25,3 +25,6 @@ int64_t clock_now(void);
 
 /* The next calls of object_update in a catalog with such a clock fail with this errno, that many times. */
 void updates_fail(int error, unsigned times);
+
+/* How many operations asked to survive power loss. */
+unsigned durables_asked(void);

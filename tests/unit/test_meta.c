@@ -125,7 +125,7 @@ static struct meta_object full_object(uint64_t id)
 		.id = id, .vid = id + 1000000, .version = UINT64_MAX >> 1, .mode = S_IFREG | 07777, .uid = UINT32_MAX,
 		.gid = UINT32_MAX - 1, .nlink = UINT32_MAX - 2, .rdev = UINT64_MAX - 3, .size = INT64_MAX, .blocks = 1LL << 40,
 		.atime = -1, .mtime = INT64_MIN, .ctime = INT64_MAX, .btime = 7, .state = OBJECT_FAILED, .declared = true,
-		.live = true, .error = ETIMEDOUT, .deadline = INT64_MAX - 1, .producer_pid = INT32_MAX,
+		.durable = true, .live = true, .error = ETIMEDOUT, .deadline = INT64_MAX - 1, .producer_pid = INT32_MAX,
 		.producer_uid = UINT32_MAX, .producer_command = "123456789012345",
 	};
 }

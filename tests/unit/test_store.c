@@ -116,10 +116,11 @@ static void check_result(int r, int expected, const char *what, int line)
 	})
 
 /* Waits until everything up to now is recorded and told to whom it concerns. The catalog's thread answers for power
- * loss, so once it has, it is done with what it was told before. */
+ * loss, so once it has, it is done with what it was told before. And until what is not needed is removed. */
 static void record_all(void)
 {
 	COMMITTED((m->ops->begin(m), m->ops->end(m, META_DURABLE, c), 0));
+	garbage_empty(st);
 }
 
 static void mount_store(int64_t at)
@@ -1676,6 +1677,168 @@ static void crash_unlinked_open(void)
 	CHECK_R(unlink_name("a"), 0);
 }
 
+/* ---- Power loss: what has to be on the disk before a file is removed ---- */
+
+static atomic_uint removed, durables_at_removal, syncs_at_removal;
+
+static void note_removal(uint64_t vid)
+{
+	removed++;
+	durables_at_removal = durables_asked();
+	syncs_at_removal = blobs.syncs + blobs.sync_alls;
+}
+
+/* Without asking that anything survive power loss. */
+static void collect_garbage(void)
+{
+	COMMITTED((m->ops->begin(m), m->ops->end(m, META_RECORDED, c), 0));
+	garbage_empty(st);
+}
+
+static void note_removals(void)
+{
+	record_all();
+	removed = 0;
+	blobs.on_remove = note_removal;
+}
+
+static void put_durable(const char *name, const char *text)
+{
+	struct handle *w = create(1, name);
+
+	put_bytes(w, text);
+	CHECK_R(fsync_handle(w), 0);
+	close_handle(1, w);
+}
+
+static void test_removal_of_durable(void **state)
+{
+	unsigned durables, syncs;
+
+	put_durable("a", "old");
+	note_removals();
+	durables = durables_asked();
+	syncs = blobs.syncs;
+	replace("a", "new");
+	CHECK_R((int)test_blobs_count(&blobs, true), 2); /* nothing was said of power loss yet */
+	collect_garbage();
+	CHECK_R((int)removed, 1);
+	CHECK(syncs_at_removal == syncs + 1); /* the new version */
+	CHECK(durables_at_removal > durables);
+	note_removals();
+	syncs = blobs.syncs;
+	replace("a", "newer"); /* what it replaces has come to be durable */
+	collect_garbage();
+	CHECK_R((int)removed, 1);
+	CHECK(syncs_at_removal == syncs + 1);
+	has("a", "newer");
+	blobs.on_remove = NULL;
+	check_idle(1);
+}
+
+static void test_removal_of_unsynced(void **state)
+{
+	unsigned durables, syncs;
+
+	put("a", "old");
+	note_removals();
+	durables = durables_asked();
+	syncs = blobs.syncs;
+	replace("a", "new");
+	replace("a", "newer");
+	collect_garbage();
+	CHECK_R((int)removed, 2);
+	CHECK(blobs.syncs == syncs); /* nobody was promised anything */
+	CHECK(durables_at_removal > durables); /* but no record without a file */
+	CHECK_R(unlink_name("a"), 0);
+	durables = durables_asked();
+	collect_garbage();
+	CHECK_R((int)removed, 3);
+	CHECK(durables_at_removal > durables);
+	blobs.on_remove = NULL;
+	check_idle(0);
+}
+
+/* A reader's fsync counts too; bytes that came after the last fsync do not. */
+static void test_removal_of_synced_later(void **state)
+{
+	struct handle *h;
+	unsigned syncs;
+
+	put("a", "old");
+	h = open_read(2, "a");
+	CHECK_R(fsync_handle(h), 0);
+	store_release(h);
+	note_removals();
+	syncs = blobs.syncs;
+	replace("a", "new");
+	collect_garbage();
+	CHECK(syncs_at_removal == syncs + 1);
+
+	h = open_write(1, "a", O_TRUNC);
+	put_bytes(h, "synced");
+	CHECK_R(fsync_handle(h), 0);
+	put_bytes(h, " and more");
+	syncs = blobs.syncs;
+	close_handle(1, h);
+	collect_garbage();
+	CHECK(syncs_at_removal == syncs + 1);
+	has("a", "synced and more");
+	blobs.on_remove = NULL;
+	check_idle(1);
+}
+
+/* Who frees much of what is left of a full disk finds it free. */
+static void test_removal_when_scarce(void **state)
+{
+	static char big[100001];
+
+	memset(big, 'x', sizeof(big) - 1);
+	put("a", big);
+	put("b", "small");
+	record_all();
+	blobs.space = 2 * sizeof(big);
+	CHECK_R(unlink_name("b"), 0);
+	CHECK_R((int)test_blobs_count(&blobs, true), 2);
+	CHECK_R(unlink_name("a"), 0);
+	CHECK_R((int)test_blobs_count(&blobs, true), 0);
+	check_idle(0);
+}
+
+static void crash_replaced(void)
+{
+	replace("a", "new");
+	COMMITTED((m->ops->begin(m), m->ops->end(m, META_RECORDED, c), 0));
+}
+
+static void test_crash_garbage(void **state)
+{
+	put_durable("a", "old");
+	crash(crash_replaced);
+	CHECK(blobs.sync_alls == 1); /* before what is garbage goes */
+	has("a", "new");
+	check_idle(1);
+}
+
+/* The power failed after an append whose record was lost. */
+static void test_power_loss_tail(void **state)
+{
+	struct entry e;
+	int fd;
+
+	put("a", "whole");
+	CHECK_R(lookup(0, META_ROOT, "a", &e), 0);
+	unmount_store();
+	CHECK_R(test_blobs_open(scratch_path(dir, "data"), &blobs), 0);
+	fd = blobs.b.ops->open(&blobs.b, e.node);
+	CHECK(pwrite(fd, " and a tail", 11, 5) == 11);
+	close(fd);
+	test_blobs_close(&blobs);
+	mount_store(START);
+	has("a", "whole");
+	check_idle(1);
+}
+
 static void test_crash_published(void **state)
 {
 	crash(crash_published);
@@ -2114,6 +2277,12 @@ int main(int argc, char **argv)
 		TEST(test_no_deadlock),
 		TEST(test_deadlock_of_three),
 		TEST(test_deadlock_not_all),
+		TEST(test_removal_of_durable),
+		TEST(test_removal_of_unsynced),
+		TEST(test_removal_of_synced_later),
+		TEST(test_removal_when_scarce),
+		TEST(test_crash_garbage),
+		TEST(test_power_loss_tail),
 		TEST(test_crash_published),
 		TEST(test_crash_sealed),
 		TEST(test_crash_writing),
