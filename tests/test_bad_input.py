@@ -323,6 +323,16 @@ def test_8_no_space_with_the_shell_and_cat(small):
 
 
 @pytest.mark.needs_root
+def test_8_space_is_free_when_unlink_has_returned(small):
+    """Files go away a moment after their key, but not when that moment would be one too long."""
+    data = pattern(10 << 20)
+    for _ in range(5):
+        small.put("big", data)
+        small.becomes("big", "ready")
+        os.unlink(small / "big")
+
+
+@pytest.mark.needs_root
 def test_8_no_space_for_fallocate(small):
     small.put("key", b"old version")
     worker = small.worker()
