@@ -92,11 +92,17 @@ static void set_draft_times(struct store *st, struct subject *s, const struct at
 		futimens(fd, ts);
 }
 
-static void set_fields(struct store *st, struct subject *s, const struct attribute_change *ch)
+static int set_fields(struct op *op, struct subject *s, const struct attribute_change *ch)
 {
 	struct meta_object *o = &s->o;
+	struct store *st = op->st;
 	int64_t now = store_now(st);
+	int r = 0;
 
+	if ((ch->which & (CHANGE_UID | CHANGE_GID)) != 0 && !is_dir(o))
+		r = privileges_after_chown(op, o);
+	if ((ch->which & CHANGE_MODE) != 0)
+		privileges_bless(st, s);
 	if ((ch->which & CHANGE_MODE) != 0)
 		o->mode = (o->mode & S_IFMT) | (ch->mode & 07777);
 	if ((ch->which & CHANGE_UID) != 0)
@@ -106,6 +112,7 @@ static void set_fields(struct store *st, struct subject *s, const struct attribu
 	set_times(o, ch, now);
 	o->ctime = now;
 	set_draft_times(st, s, ch);
+	return r;
 }
 
 int store_setattr(struct store *st, uint64_t node, const struct attribute_change *ch, struct entry *e,
@@ -123,8 +130,9 @@ int store_setattr(struct store *st, uint64_t node, const struct attribute_change
 		subject_put(st, &s);
 		return op_end(&op, -ESTALE, META_READ, NULL);
 	}
-	set_fields(st, &s, ch);
-	r = subject_save(st, &s);
+	r = set_fields(&op, &s, ch);
+	if (r == 0)
+		r = subject_save(st, &s);
 	overlay(st, &s);
 	entry_of(st, &s, node, e);
 	subject_put(st, &s);

@@ -103,6 +103,8 @@ int draft_publish(struct op *op, struct meta_object *o, const struct publication
 
 	if (replaces)
 		version_replaced(op->st, o);
+	if (r == 0 && p->written)
+		r = privileges_after_write(op, o, p->unprivileged);
 	become_published(op->st, o, p);
 	if (r == 0)
 		r = m->ops->object_update(m, o);
@@ -280,6 +282,8 @@ static struct publication publication(const struct version *v, const struct stat
 {
 	return (struct publication){
 		.vid = v->vid, .bytes = bytes, .producer = &v->closer, .uid = v->producer_uid,
+		.written = v->blessed_mtime != ns_of(&bytes->st_mtim),
+		.unprivileged = v->unprivileged,
 		.durable = v->fsynced && v->synced_size == bytes->st_size && v->synced_mtime == ns_of(&bytes->st_mtim),
 	};
 }

@@ -112,10 +112,12 @@ static int record_in_place(struct op *op, struct version *v)
 	r = m->ops->object_get(m, v->object->id, &o);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
+	if (o.mtime != ns_of(&bytes.st_mtim) && v->blessed_mtime != ns_of(&bytes.st_mtim))
+		r = privileges_after_write(op, &o, v->unprivileged);
 	o.size = bytes.st_size;
 	o.blocks = bytes.st_blocks;
 	o.mtime = ns_of(&bytes.st_mtim);
-	return m->ops->object_update(m, &o);
+	return r == 0 ? m->ops->object_update(m, &o) : r;
 }
 
 static int draft_record(struct op *op, struct version *v, const struct stat *bytes)

@@ -49,6 +49,8 @@ struct version {
 	int error;            /* a write or a commit failed: never publish */
 	int64_t start_size, start_mtime; /* of the file when it was prepared from base */
 	int64_t synced_size, synced_mtime; /* of the file when it was last fsynced */
+	int64_t blessed_mtime; /* of the file when somebody last set the mode or the capabilities; see privileges.c */
+	bool unprivileged;     /* somebody other than root has had it open for writing */
 	/* Who closed a descriptor of it last. Nobody: it was opened, but no process ever got the descriptor (the open was
 	 * interrupted at the last moment), so nobody has said that it is finished either. */
 	struct process closer;
@@ -241,6 +243,11 @@ bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, struct h
 void waiters_run(struct waiter *list); /* without locks */
 void waiters_start(struct store *st);
 
+/* privileges.c */
+void privileges_bless(struct store *st, struct subject *s);
+int privileges_after_write(struct op *op, struct meta_object *o, bool unprivileged);
+int privileges_after_chown(struct op *op, struct meta_object *o);
+
 /* extend.c */
 bool draft_may_extend(struct store *st, const struct meta_object *o, int flags, bool in_use); /* locked */
 int draft_unshare(struct store *st, struct version *d); /* without locks; d must be held open */
@@ -255,6 +262,8 @@ struct publication {
 	const struct process *producer;
 	uint32_t uid; /* of the producer */
 	bool durable; /* all the bytes were fsynced */
+	bool written; /* since somebody has last set the mode or the capabilities */
+	bool unprivileged; /* by somebody other than root, or perhaps */
 };
 int draft_publish(struct op *op, struct meta_object *o, const struct publication *p);
 void draft_settle_later(struct store *st, uint64_t object); /* by what is recorded of it */

@@ -262,6 +262,7 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 	*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o.vid, .flags = flags,
 			      .writer = true, .tid = who->tid, .uid = who->uid };
 	pthread_mutex_lock(&st->lock);
+	v->unprivileged = h->uid != 0;
 	DL_APPEND(v->writer_list, h); /* the use and the writer were counted when it was made */
 	pthread_mutex_unlock(&st->lock);
 	*ret = h;

@@ -62,6 +62,7 @@ static int handle_make(struct opening *o, struct version *v, bool writer)
 	if (writer) {
 		v->writers++;
 		v->sealed = false;
+		v->unprivileged = v->unprivileged || h->uid != 0;
 		DL_APPEND(v->writer_list, h);
 	}
 	o->handle = h;

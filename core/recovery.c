@@ -109,7 +109,8 @@ int settle_recorded(struct op *op, const struct meta_draft *d, uint64_t *as)
 	if (verdict == DRAFT_PUBLISH) {
 		*as = d->vid;
 		return draft_publish(op, &o, &(struct publication){ .vid = d->vid, .bytes = &bytes, .producer = &nobody,
-								    .uid = o.uid });
+								    .uid = o.uid, .written = q.replaces,
+								    .unprivileged = true });
 	}
 	if (q.replaces)
 		r = undo_append(st, &o);

@@ -399,6 +399,8 @@ static int set_theirs(struct store *st, struct subject *s, const char *name, con
 	if (r < 0 && r != -ENOENT)
 		return r;
 	not_bare(st, s->obj);
+	if (strncmp(name, "security.", 9) == 0)
+		privileges_bless(st, s);
 	s->o.ctime = store_now(st);
 	r = m->ops->attribute_set(m, s->o.id, name, value, len);
 	return r == 0 ? subject_save(st, s) : r;

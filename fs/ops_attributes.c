@@ -75,6 +75,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 {
 	struct attribute_change ch = change_of(st, set);
 	struct file *f = fi != NULL ? file_of(fi) : NULL;
+	struct entry e;
 	int r = 0;
 
 	count(fs_of(req), REQUEST_SETATTR);
@@ -86,14 +87,17 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 		fuse_reply_err(req, EPERM);
 		return;
 	}
-	if ((set & FUSE_SET_ATTR_SIZE) != 0 && f == NULL && ch.which == 0) {
-		open_truncate(req, ino, st->st_size);
+	if ((set & FUSE_SET_ATTR_SIZE) != 0 && f == NULL) { /* with a mode, when truncation takes set-user-ID away */
+		if (ch.which != 0)
+			r = store_setattr(fs_of(req)->store, node_id(ino), &ch, &e, NULL);
+		if (r < 0)
+			fuse_reply_err(req, -r);
+		else
+			open_truncate(req, ino, st->st_size);
 		return;
 	}
-	if ((set & FUSE_SET_ATTR_SIZE) != 0 && f != NULL && f->h != NULL)
-		r = store_ftruncate(f->h, st->st_size);
-	else if ((set & FUSE_SET_ATTR_SIZE) != 0)
-		r = -EINVAL;
+	if ((set & FUSE_SET_ATTR_SIZE) != 0)
+		r = f->h != NULL ? store_ftruncate(f->h, st->st_size) : -EINVAL;
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else if (ch.which != 0)

@@ -370,7 +370,8 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	f->h = h;
 	f->ino = node_in(VIEW_KEYS, e.node);
 	reply_entry_param(VIEW_KEYS, &e, &p);
-	p.attr_timeout = 3600; /* the kernel keeps the size of what is written through it */
+	if ((e.o.mode & (S_ISUID | S_ISGID)) == 0)
+		p.attr_timeout = 3600; /* the kernel keeps the size of what is written through it */
 	passthrough_reply(f, req, fi, &p);
 }
 

@@ -72,6 +72,7 @@ static void announced(void)
 /* From linux/fuse.h 7.40 and newer; Debian 12's is older. */
 #define INIT_OPCODE 26
 #define INIT_EXT (1U << 30)
+#define INIT_KILLPRIV_V2 (1U << 28)
 #define INIT_PASSTHROUGH_2 (1U << (37 - 32))
 #define OPEN_PASSTHROUGH (1U << 7)
 
@@ -114,6 +115,7 @@ struct backing_map {
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
+static bool offered_killpriv;
 static _Thread_local int announced_id; /* of the open that this thread is answering */
 
 static bool offers_passthrough(const struct init_in *in)
@@ -132,6 +134,7 @@ static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
 
 		atomic_store(&fs->passthrough,
 			     wants_passthrough(fs) && offers_passthrough((const struct init_in *)(h + 1)));
+		offered_killpriv = (((const struct init_in *)(h + 1))->flags & INIT_KILLPRIV_V2) != 0;
 		announced_id = -1;
 	}
 	return n;
@@ -141,7 +144,7 @@ static void complete_init(struct iovec *iov)
 {
 	struct init_out *out = iov[1].iov_base;
 
-	out->flags |= INIT_EXT;
+	out->flags |= INIT_EXT | (offered_killpriv ? INIT_KILLPRIV_V2 : 0); /* see core/privileges.c */
 	out->flags2 |= INIT_PASSTHROUGH_2;
 	out->max_stack_depth = 1;
 }

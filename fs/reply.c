@@ -38,6 +38,8 @@ double reply_attr(enum view view, const struct entry *e, struct stat *st)
 	}
 	if (view != VIEW_KEYS || e->node != o->vid || o->state != OBJECT_READY)
 		return 0; /* what is being written may be written through another node */
+	if ((o->mode & (S_ISUID | S_ISGID)) != 0)
+		return 0; /* the next write takes them away, and the kernel leaves that to us */
 	/* The kernel looks at the attributes once more between a look-up and an open: if the node was replaced in that
 	 * moment, an open that is to be redirected would be so for the second time, which the caller gets to see. */
 	return e->stable ? STABLE_SECONDS : UNSTABLE_SECONDS;

@@ -205,8 +205,74 @@ def test_chown(mnt):
     os.chown(mnt / "file", NOBODY, 1234)
     found = os.stat(mnt / "file")
     assert (found.st_uid, found.st_gid) == (NOBODY, 1234)
+    assert stat.S_IMODE(found.st_mode) == 0o755
     os.chown(mnt / "file", -1, 5678)
     assert (os.stat(mnt / "file").st_uid, os.stat(mnt / "file").st_gid) == (NOBODY, 5678)
+
+
+def dangerous(mnt, live):
+    """A file that anybody may write, with set-user-ID, set-group-ID and capabilities."""
+    if live:
+        os.mkdir(mnt / "live")
+        os.setxattr(mnt / "live", "user.promisefs.publish", b"write")
+    path = mnt.put("live/file" if live else "file", b"old")
+    mnt.becomes("live/file" if live else "file", "ready")
+    os.setxattr(path, "security.capability", CAPABILITY)
+    os.chmod(path, 0o6777)
+    return path
+
+
+def privileges(path):
+    return stat.S_IMODE(os.stat(path).st_mode) & 0o6000, "security.capability" in os.listxattr(path)
+
+
+CAPABILITY = bytes.fromhex("0100000202000000000000000000000000000000")  # cap_dac_override, permitted
+
+
+def append(worker, path):
+    fd = worker.open(path, os.O_WRONLY | os.O_APPEND)
+    worker.write(fd, b"new")
+    worker.close(fd)
+
+
+def overwrite(worker, path):
+    fd = worker.open(path, os.O_WRONLY | os.O_TRUNC)
+    worker.write(fd, b"new")
+    worker.close(fd)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("change", [append, overwrite, lambda worker, path: worker.truncate(path, 1)],
+                         ids=["append", "overwrite", "truncate"])
+@pytest.mark.parametrize("uid", [0, NOBODY])
+def test_writing_takes_privileges_away(mnt, live, change, uid):
+    path = dangerous(mnt, live)
+    worker = mnt.worker(uid=uid, gid=uid or None)
+    change(worker, path)
+    eventually(lambda: privileges(path) == (0 if uid else 0o6000, False), what="privileges are dropped")
+
+
+@pytest.mark.needs_root
+def test_mode_set_after_writing_stays(mnt):
+    """As cp -p, tar and install do."""
+    path = dangerous(mnt, False)
+    os.chown(path, NOBODY, NOBODY)
+    worker = mnt.worker(uid=NOBODY, gid=NOBODY)
+    for _ in range(3):
+        fd = worker.open(path, os.O_WRONLY | os.O_TRUNC)
+        worker.write(fd, b"new")
+        worker.chmod(path, 0o4755)
+        worker.close(fd)
+        eventually(lambda: mnt.get("file") == b"new")
+        assert privileges(path) == (0o4000, False)
+    fd = worker.open(path, os.O_WRONLY)
+    worker.write(fd, b"new")
+    worker.chmod(path, 0o4755)
+    before = worker.fstat(fd).st_mtime_ns
+    eventually(lambda: worker.write(fd, b"newer") and worker.fstat(fd).st_mtime_ns != before)  # older kernels: a tick
+    worker.close(fd)
+    eventually(lambda: privileges(path) == (0, False), what="written after chmod")
 
 
 @pytest.mark.needs_root
