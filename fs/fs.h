@@ -54,8 +54,13 @@ struct fs_options {
 	bool foreground, allow_other, read_only;
 	enum passthrough passthrough;
 	unsigned threads; /* 0: one per CPU, at least 2 */
+	int64_t busy_poll; /* nanoseconds that a thread looks for the next request before it sleeps; 0: not at all */
 	struct store_options core;
 };
+
+#define BUSY_POLL_DEFAULT_NS 50000
+#define BUSY_POLL_MAX_NS 1000000
+
 
 struct backing;
 struct listener;
@@ -76,6 +81,10 @@ struct fs {
 	atomic_bool passthrough; /* in use; turned off when the kernel refuses */
 	pthread_mutex_t backing_lock;
 	struct backing *backings; /* by node */
+
+	atomic_uint pollers; /* threads that are looking for a request instead of sleeping */
+	atomic_bool busy;    /* requests come in quick succession */
+	_Atomic int64_t last_request; /* when it came, CLOCK_MONOTONIC */
 
 	pthread_mutex_t waiting_lock; /* taken before core's locks */
 	struct open_request *waiting; /* by id: opens that may be interrupted */
@@ -141,6 +150,9 @@ void reply_entry_param(enum view view, const struct entry *e, struct fuse_entry_
 double reply_attr(enum view view, const struct entry *e, struct stat *st); /* returns the timeout */
 
 /* passthrough.c */
+void busy_poll(struct fs *fs);         /* before a thread waits for a request */
+void busy_poll_request(struct fs *fs); /* it has got one */
+
 int passthrough_setup(struct fs *fs); /* after the session was mounted */
 void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn); /* in init */
 /* Answers an open or a create (p not NULL) for f, with its data wherever it is best read. Takes f. */

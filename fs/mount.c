@@ -82,6 +82,14 @@ static int set_threads(struct fs_options *o, const char *value)
 	return 0;
 }
 
+static int set_busy_poll(struct fs_options *o, const char *value)
+{
+	o->busy_poll = 0;
+	if (strcmp(value, "off") == 0)
+		return 0;
+	return parse_duration(value, &o->busy_poll) < 0 || o->busy_poll > BUSY_POLL_MAX_NS ? -EINVAL : 0;
+}
+
 static int set_allow_other(struct fs_options *o, const char *value)
 {
 	o->allow_other = true;
@@ -111,6 +119,7 @@ static const struct option_row {
 	{ "aborted-bytes", true, set_aborted_bytes, "a size such as 1G" },
 	{ "wait-timeout", true, set_wait_timeout, "a duration such as 60s, or none" },
 	{ "threads", true, set_threads, "a number from 1 to 64" },
+	{ "busy-poll", true, set_busy_poll, "a duration of at most 1ms such as 50us, or off" },
 	{ "allow_other", false, set_allow_other, NULL },
 	{ "ro", false, set_read_only, NULL },
 	{ "rw", false, set_nothing, NULL }, /* what mount(8) adds by itself */
@@ -490,6 +499,7 @@ int pfs_mount_main(const struct pfs_mount_args *args)
 	static char store[PATH_MAX], mountpoint[PATH_MAX];
 
 	fs.store_fd = -1;
+	fs.options.busy_poll = BUSY_POLL_DEFAULT_NS;
 	fs.options.core = (struct store_options){ .aborted_age = 24 * 3600 * NS_PER_SEC, .aborted_bytes = 1ULL << 30,
 						  .wait_timeout = -1 };
 	if (parse_options(&fs.options, args->options) < 0)

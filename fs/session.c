@@ -93,8 +93,11 @@ static int new_session(struct fs *fs)
 
 static int serve_one(struct fs *fs, struct fuse_buf *buf)
 {
-	int r = fuse_session_receive_buf(fs->se, buf);
+	int r;
 
+	busy_poll(fs);
+	r = fuse_session_receive_buf(fs->se, buf);
+	busy_poll_request(fs);
 	if (r > 0)
 		fuse_session_process_buf(fs->se, buf);
 	return r == -EINTR ? 1 : r; /* whether it is to end is for the caller to see */

@@ -9,12 +9,14 @@
 #include "meta/sqlite_catalog.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
 #define GROUP_MAX 64
 #define GROUP_NS 500000
 #define LATER_NS 2000000
+#define TURN_SPIN_NS 50000
 #define WAL_PAGES_CHECKPOINT 4000
 #define WAL_PAGES_FORCED 20000
 
@@ -34,12 +36,28 @@ static int64_t monotonic_ns(void)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+/* Most turns are shorter than it takes to put a thread to sleep and to wake it up again. */
+static void take_turn(struct sqlite_catalog *s)
+{
+	int64_t until;
+
+	if (pthread_mutex_trylock(&s->lock) == 0)
+		return;
+	until = monotonic_ns() + TURN_SPIN_NS;
+	do {
+		sched_yield();
+		if (pthread_mutex_trylock(&s->lock) == 0)
+			return;
+	} while (monotonic_ns() < until);
+	pthread_mutex_lock(&s->lock);
+}
+
 void sqlite_begin(struct meta *m)
 {
 	struct sqlite_catalog *s = catalog_of(m);
 
 	atomic_fetch_add(&s->contenders, 1);
-	pthread_mutex_lock(&s->lock);
+	take_turn(s);
 	atomic_fetch_sub(&s->contenders, 1);
 }
 

@@ -435,6 +435,14 @@ class Mount:
         text = Path(f"/proc/{self.pid}/io").read_text()
         return sum(int(number) for number in re.findall(r"[rw]char: (\d+)", text))
 
+    def switches(self):
+        """How often threads of the daemon have gone to sleep, or given way, so far."""
+        total = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+                total += sum(map(int, re.findall(r"ctxt_switches:\s+(\d+)", (task / "status").read_text())))
+        return total
+
     def threads(self):
         return len(os.listdir(f"/proc/{self.pid}/task"))
 

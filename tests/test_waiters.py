@@ -93,3 +93,22 @@ def test_4_waiters_of_many_kinds_of_settling(own):
     assert {key: job.result() for key, job in jobs.items()} == {
         "set": {b"set": 100}, "failed": {errno.ENOLINK: 100}, "cancelled": {errno.ECANCELED: 100},
         "renamed": {b"renamed": 100}, "late": {errno.ETIMEDOUT: 100}}
+
+
+def test_4_an_idle_daemon_does_nothing(own):
+    """Not even with readers that wait: nothing polls, on either side."""
+    own.declare("key")
+    job = own.waiting_reader(own / "key")
+    for number in range(100):  # requests in quick succession, after which threads look for the next one for a while
+        own.put("busy", b"%d" % number)
+
+    def asleep():
+        """A second in which nothing has run."""
+        before = own.mount.switches()
+        time.sleep(1)
+        return own.mount.switches() == before
+
+    if not sanitized():  # the sanitizers have threads of their own
+        eventually(asleep, what="the daemon is idle")
+    own.put("key", b"done")
+    assert job.result() == b"done"

@@ -30,6 +30,7 @@ const struct mount_option_row mount_table[] = {
 	{ "aborted-bytes=", "SIZE", "keep at most so much of them (1G)" },
 	{ "wait-timeout=", "DUR|none", "no reader waits longer than this (none)" },
 	{ "threads=", "N", "threads that serve requests" },
+	{ "busy-poll=", "DUR|off", "look so long for a request before sleeping" },
 	{ 0 },
 };
 
