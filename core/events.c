@@ -19,9 +19,14 @@ void paths_forget(struct store *st)
 	}
 }
 
-static void remember(struct store *st, uint64_t id, const char *path)
+void path_remember(struct store *st, uint64_t id, const char *path)
 {
-	struct dir_path *p = calloc(1, sizeof(*p));
+	struct dir_path *p;
+
+	HASH_FIND(hh, st->dir_paths, &id, sizeof(id), p);
+	if (p != NULL)
+		return;
+	p = calloc(1, sizeof(*p));
 
 	if (HASH_COUNT(st->dir_paths) >= DIR_PATHS_MAX)
 		paths_forget(st);
@@ -49,8 +54,8 @@ static int dir_path(struct store *st, uint64_t id, char path[static PATH_MAX], u
 	path[0] = '\0';
 	if (id == META_ROOT)
 		return 0;
-	if (id == META_ABORTED) {
-		strcpy(path, ".promisefs/aborted");
+	if (id == META_ABORTED || id == META_LIFETIMES) {
+		strcpy(path, id == META_ABORTED ? ".promisefs/aborted" : ".promisefs/lifetimes");
 		return 0;
 	}
 	HASH_FIND(hh, st->dir_paths, &id, sizeof(id), known);
@@ -70,7 +75,7 @@ static int dir_path(struct store *st, uint64_t id, char path[static PATH_MAX], u
 	if (path[0] != '\0')
 		strcat(path, "/");
 	strcat(path, d.name);
-	remember(st, id, path);
+	path_remember(st, id, path);
 	return 0;
 }
 

@@ -59,6 +59,7 @@ static int declare_new(struct op *op, uint64_t parent, const char *name, uint32_
 		.mode = S_IFREG | (mode & 07777 & ~op->who->umask), .uid = op->who->uid,
 		.gid = (dir.mode & S_ISGID) != 0 ? dir.gid : op->who->gid, .nlink = 1,
 		.atime = now, .mtime = now, .ctime = now, .btime = now, .state = OBJECT_PENDING, .declared = true,
+		.lifetime = dir.lifetime,
 	};
 	r = m->ops->new_id(m, &o->id);
 	o->vid = o->id;
@@ -68,6 +69,8 @@ static int declare_new(struct op *op, uint64_t parent, const char *name, uint32_
 		r = m->ops->dentry_insert(m, parent, name, o->id);
 	if (r == 0)
 		r = m->ops->object_touch(m, parent, now, 0);
+	if (r == 0 && o->lifetime != 0)
+		r = lifetime_join(op, o, name);
 	waiters_wake_absent(op, parent, name);
 	return r;
 }

@@ -16,6 +16,7 @@
 
 #define COMPANY_NS 500000000LL
 #define COMPANY_MAX 4096  /* files; more are not waited for */
+#define FORGET_AT_ONCE 64
 #define SCARCE_PART 4     /* of the free space */
 #define SCARCE_MIN 65536  /* smaller files never matter */
 
@@ -160,12 +161,25 @@ static int make_durable(struct store *st, struct removal *list)
 	return r == 0 ? record_now(st, META_DURABLE) : r;
 }
 
+/* A few at a time: others want the catalog, too. */
+static void forget_removed(struct store *st, struct removal *rm)
+{
+	struct op op;
+	int r = 0;
+
+	while (r == 0 && rm != NULL) {
+		op_begin(&op, st, NULL);
+		for (unsigned n = 0; r == 0 && rm != NULL && n < FORGET_AT_ONCE; n++, rm = rm->next)
+			if (rm->vid != 0)
+				r = st->meta->ops->garbage_remove(st->meta, rm->vid);
+		op_end(&op, r, META_LATER, NULL);
+	}
+}
+
 /* What cannot be made durable stays where it is: it is recorded as garbage, and the next start tries again. */
 static void remove_all(struct store *st, struct removal *list, int result)
 {
 	struct removal *rm;
-	struct op op;
-	int r = 0;
 
 	LL_FOREACH(list, rm) {
 		struct version_end end = let_go(st, rm->vid, result == 0);
@@ -175,11 +189,7 @@ static void remove_all(struct store *st, struct removal *list, int result)
 		if (end.remove == 0 || st->blobs->ops->remove(st->blobs, end.remove) < 0)
 			rm->vid = 0; /* in use, or it stays recorded */
 	}
-	op_begin(&op, st, NULL);
-	LL_FOREACH(list, rm)
-		if (r == 0 && rm->vid != 0)
-			r = st->meta->ops->garbage_remove(st->meta, rm->vid);
-	op_end(&op, r, META_LATER, NULL);
+	forget_removed(st, list);
 }
 
 static void finish(struct removal *list)

@@ -144,6 +144,9 @@ struct store {
 	struct dir_path *dir_paths;         /* guarded by the catalog */
 	struct timer deadline_timer;        /* for the soonest deadline of all */
 	struct timer aborted_timer;
+	struct timer lease_timer;           /* for the one that expires first */
+	struct timer ending_timer;          /* while lifetimes are ending */
+	struct ending *endings;             /* these; guarded by lock */
 	atomic_bool closing;
 };
 
@@ -243,6 +246,25 @@ bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, struct h
 void waiters_run(struct waiter *list); /* without locks */
 void waiters_start(struct store *st);
 
+/* lifetimes.c; catalog held */
+int lifetime_name(struct store *st, uint64_t lifetime, struct meta_dentry *d); /* -ENOENT: none that is alive */
+int lifetime_make(struct op *op, const char *name, struct meta_object *o); /* the name is free */
+int check_can_expire(const struct caller *who, const struct subject *s); /* -EOPNOTSUPP, -ENOENT, -EPERM */
+int expire(struct op *op, uint64_t object, const char *why); /* evict a file, end a lifetime or a directory */
+int lifetime_join(struct op *op, const struct meta_object *o, const char *name); /* o->lifetime, as `name` if it is free */
+int lifetime_of_dir_set(struct op *op, struct subject *s, const char *name); /* NULL: none */
+int lifetimes_of(struct store *st, uint64_t object, char *text, size_t size); /* their names; -ENODATA: in none */
+void lifetimes_start(struct store *st);  /* goes on with those that were ending; without locks */
+void lifetimes_forget(struct store *st); /* at the end */
+
+int bindings_start(struct store *st); /* bindings.c; without locks */
+
+/* leases.c; catalog held */
+int lease_set(struct op *op, const struct subject *s, const char *text);
+int lease_text(struct store *st, uint64_t object, char text[static 40]); /* its length; -ENODATA: none */
+void leases_rearm(struct store *st);
+int leases_start(struct store *st); /* without locks */
+
 /* privileges.c */
 void privileges_bless(struct store *st, struct subject *s);
 int privileges_after_write(struct op *op, struct meta_object *o, bool unprivileged);
@@ -292,6 +314,7 @@ void intent_away(struct store *st, int32_t tid, bool write); /* it is being told
 uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o); /* locked */
 
 /* namespace.c */
+int object_delete(struct op *op, struct meta_object *o, int waiters_get); /* which has no name any more */
 int object_evict(struct op *op, struct meta_object *o, int waiters_get); /* its last name is gone */
 void fill_entry(struct store *st, const struct caller *who, const struct meta_object *o, struct entry *e);
 
@@ -299,6 +322,7 @@ void fill_entry(struct store *st, const struct caller *who, const struct meta_ob
 int path_of_name(struct store *st, uint64_t parent, const char *name, char path[static PATH_MAX]); /* catalog held */
 int path_of(struct store *st, uint64_t object, char path[static PATH_MAX]);
 void paths_forget(struct store *st);
+void path_remember(struct store *st, uint64_t dir, const char *path);
 int event_record(struct op *op, const char *kind, const char *key, const struct meta_object *o,
 		 const struct process *p, const char *detail);
 

@@ -120,6 +120,7 @@ static int new_object(struct op *op, uint64_t parent, const char *name, uint32_t
 	*o = (struct meta_object){ .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1,
 				   .atime = now, .mtime = now, .ctime = now, .btime = now };
 	inherit(op->who, &dir, o);
+	o->lifetime = dir.lifetime;
 	r = m->ops->new_id(m, &o->id);
 	o->vid = o->id;
 	return r;
@@ -134,6 +135,8 @@ static int insert_object(struct op *op, uint64_t parent, const char *name, const
 		r = m->ops->dentry_insert(m, parent, name, o->id);
 	if (r == 0)
 		r = m->ops->object_touch(m, parent, o->btime, is_dir(o) ? 1 : 0);
+	if (r == 0 && o->lifetime != 0 && !is_dir(o))
+		r = lifetime_join(op, o, name);
 	if (r == 0)
 		waiters_wake_absent(op, parent, name);
 	return r;
@@ -369,7 +372,7 @@ static int remove_names(struct op *op, const struct meta_object *o)
 	return r;
 }
 
-static int delete_object(struct op *op, struct meta_object *o, int waiters_get)
+int object_delete(struct op *op, struct meta_object *o, int waiters_get)
 {
 	int r = drop_data(op, o);
 
@@ -384,7 +387,7 @@ int object_evict(struct op *op, struct meta_object *o, int waiters_get)
 {
 	int r = remove_names(op, o);
 
-	return r == 0 ? delete_object(op, o, waiters_get) : r;
+	return r == 0 ? object_delete(op, o, waiters_get) : r;
 }
 
 static int record_removal(struct op *op, uint64_t parent, const char *name, const struct meta_object *o)
@@ -406,7 +409,7 @@ static int drop_name(struct op *op, struct meta_object *o, int waiters_get)
 	o->ctime = store_now(op->st);
 	if (o->nlink > 0)
 		return op->st->meta->ops->object_update(op->st->meta, o);
-	return delete_object(op, o, waiters_get);
+	return object_delete(op, o, waiters_get);
 }
 
 static int unlink_name(struct store *st, const struct caller *who, uint64_t parent, const char *name, bool only_promises,
@@ -450,7 +453,7 @@ static int remove_dir(struct op *op, const struct meta_dentry *d, struct meta_ob
 
 	o->nlink = 0;
 	if (r == 0)
-		r = delete_object(op, o, -ENOENT);
+		r = object_delete(op, o, -ENOENT);
 	if (r == 0)
 		r = op->st->meta->ops->object_touch(op->st->meta, d->parent, store_now(op->st), -1);
 	paths_forget(op->st);
@@ -607,8 +610,10 @@ static int list_one(void *arg, const struct meta_dentry *d)
 	return l->n == l->limit;
 }
 
-int store_readdir(struct store *st, const struct caller *who, uint64_t node, uint64_t after, unsigned limit,
-		  int (*fn)(void *arg, const struct meta_dentry *d, const struct entry *e), void *arg)
+typedef int (*list_fn)(struct meta *m, uint64_t parent, uint64_t after, meta_dentry_fn fn, void *arg);
+
+static int list_names(struct store *st, const struct caller *who, list_fn list, uint64_t node, uint64_t after,
+		      unsigned limit, store_entry_fn fn, void *arg)
 {
 	struct listing l = { .d = malloc(limit * sizeof(*l.d)), .limit = limit };
 	struct entry *entries = malloc(limit * sizeof(*entries));
@@ -618,7 +623,7 @@ int store_readdir(struct store *st, const struct caller *who, uint64_t node, uin
 
 	if (r == 0) {
 		op_begin(&op, st, who);
-		r = st->meta->ops->dentry_list(st->meta, node, after, list_one, &l);
+		r = list(st->meta, node, after, list_one, &l);
 		for (unsigned i = 0; r >= 0 && i < l.n; i++) {
 			r = st->meta->ops->object_get(st->meta, l.d[i].object, &o);
 			if (r == 0)
@@ -632,6 +637,18 @@ int store_readdir(struct store *st, const struct caller *who, uint64_t node, uin
 	free(l.d);
 	free(entries);
 	return r < 0 ? r : 0;
+}
+
+int store_readdir(struct store *st, const struct caller *who, uint64_t node, uint64_t after, unsigned limit,
+		  store_entry_fn fn, void *arg)
+{
+	return list_names(st, who, st->meta->ops->dentry_list, node, after, limit, fn, arg);
+}
+
+int store_lifetime_list(struct store *st, const struct caller *who, uint64_t lifetime, uint64_t after, unsigned limit,
+			store_entry_fn fn, void *arg)
+{
+	return list_names(st, who, st->meta->ops->member_list, lifetime, after, limit, fn, arg);
 }
 
 static int take_parent(void *arg, const struct meta_dentry *d)

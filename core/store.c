@@ -90,15 +90,24 @@ void op_invalidate(struct op *op, uint64_t parent, const char *name)
 	LL_APPEND(op->notes, n);
 }
 
-static void tell(struct store *st, struct op_note *notes)
+/* Names that mean something else now, before anybody can be told that the operation is recorded: he may look at once.
+ * Whoever looks one up meanwhile has to wait for the catalog. */
+static void tell_names(struct store *st, struct op_note *notes)
+{
+	struct op_note *n;
+
+	LL_FOREACH(notes, n)
+		if (!n->is_event)
+			st->hooks.invalidate(st->hooks_arg, n->parent, n->name);
+}
+
+static void tell_events(struct store *st, struct op_note *notes)
 {
 	struct op_note *n, *next;
 
 	LL_FOREACH_SAFE(notes, n, next) {
 		if (n->is_event)
 			st->hooks.event(st->hooks_arg, &n->event);
-		else
-			st->hooks.invalidate(st->hooks_arg, n->parent, n->name);
 		free(n->name);
 		free(n->detail);
 		free(n);
@@ -109,6 +118,7 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 {
 	struct meta *m = op->st->meta;
 
+	tell_names(op->st, op->notes);
 	if (r < 0) {
 		/* Rules refuse before they change anything, so there is nothing to take back; when the catalog itself
 		 * failed in the middle, the engine knows. */
@@ -123,7 +133,7 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 	} else {
 		m->ops->end(m, ack, c);
 	}
-	tell(op->st, op->notes);
+	tell_events(op->st, op->notes);
 	waiters_run(op->woken);
 	return r;
 }
@@ -182,7 +192,7 @@ static void resync(void *arg, int r)
 	st->meta->ops->end(st->meta, META_READ, NULL);
 }
 
-static int make_root(struct store *st, uint64_t id)
+static int make_root(struct store *st, uint64_t id, uint32_t mode)
 {
 	struct meta_object o;
 	int64_t now = store_now(st);
@@ -191,7 +201,7 @@ static int make_root(struct store *st, uint64_t id)
 	if (r != -ENOENT)
 		return r;
 	o = (struct meta_object){
-		.id = id, .vid = id, .mode = S_IFDIR | 0755, .uid = geteuid(), .gid = getegid(), .nlink = 2,
+		.id = id, .vid = id, .mode = S_IFDIR | mode, .uid = geteuid(), .gid = getegid(), .nlink = 2,
 		.atime = now, .mtime = now, .ctime = now, .btime = now,
 	};
 	return st->meta->ops->object_insert(st->meta, &o);
@@ -203,9 +213,11 @@ static int make_roots(struct store *st)
 	int r;
 
 	op_begin(&op, st, NULL);
-	r = make_root(st, META_ROOT);
+	r = make_root(st, META_ROOT, 0755);
 	if (r == 0)
-		r = make_root(st, META_ABORTED);
+		r = make_root(st, META_ABORTED, 0755);
+	if (r == 0)
+		r = make_root(st, META_LIFETIMES, 01777);
 	return op_end(&op, r, META_RECORDED, NULL);
 }
 
@@ -229,6 +241,15 @@ static bool believe_holds(void *arg, const struct holding *h, unsigned n)
 	return true;
 }
 
+static int no_identify(void *arg, const struct caller *who, int32_t pid, uint64_t *start)
+{
+	return -ESRCH;
+}
+
+static void no_watch(void *arg, int32_t pid, uint64_t start)
+{
+}
+
 static void no_invalidate(void *arg, uint64_t parent, const char *name)
 {
 }
@@ -239,7 +260,7 @@ static void no_event(void *arg, const struct meta_event *e)
 
 static const struct store_hooks no_hooks = {
 	.process = no_process, .holds = no_holds, .held = nobody_holds, .only_these_hold = believe_holds,
-	.invalidate = no_invalidate, .event = no_event,
+	.identify = no_identify, .watch = no_watch, .invalidate = no_invalidate, .event = no_event,
 };
 
 int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,
@@ -272,6 +293,12 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	}
 	if (r == 0)
 		r = store_recover(st);
+	if (r == 0) {
+		lifetimes_start(st);
+		r = leases_start(st);
+	}
+	if (r == 0)
+		r = bindings_start(st);
 	if (r < 0) {
 		store_close(st);
 		return r;
@@ -323,6 +350,16 @@ void store_stop(struct store *st)
 	st->meta->on_rollback = NULL;
 }
 
+void store_clock_was_set(struct store *st)
+{
+	struct op op;
+
+	op_begin(&op, st, NULL);
+	deadline_rearm(st);
+	leases_rearm(st);
+	op_end(&op, 0, META_READ, NULL);
+}
+
 void store_close(struct store *st)
 {
 	if (st == NULL)
@@ -331,6 +368,7 @@ void store_close(struct store *st)
 	timers_free(st->timers);
 	garbage_free(st);
 	drop_intents(st);
+	lifetimes_forget(st);
 	replaced_forget_all(st);
 	drop_memory(st);
 	paths_forget(st);

@@ -60,6 +60,12 @@ struct store_hooks {
 	/* Does each of these threads' processes really have its object open for writing, and nobody else any of them? */
 	bool (*only_these_hold)(void *arg, const struct holding *h, unsigned n);
 	/* The name may mean something else now. */
+	/* What tells the process `pid` from others of that number. -ESRCH: there is none; -EPERM: `who` has no right to
+	 * it. */
+	int (*identify)(void *arg, const struct caller *who, int32_t pid, uint64_t *start);
+	/* Call store_process_ended when that process has ended, also if it has already; not from within. */
+	void (*watch)(void *arg, int32_t pid, uint64_t start);
+	/* A name means something else. Called with the catalog held, unlike all others, so it must not wait for anything. */
 	void (*invalidate)(void *arg, uint64_t parent, const char *name);
 	/* Something happened; e is valid during the call. */
 	void (*event)(void *arg, const struct meta_event *e);
@@ -69,6 +75,7 @@ struct store_options {
 	bool producer_death_waits; /* a future stays pending when its producer is killed */
 	int64_t aborted_age;       /* nanoseconds that torn bytes are kept */
 	uint64_t aborted_bytes;    /* and how many of them */
+	uint64_t boot_id;          /* tells this boot of the machine from others; clocks start anew with each */
 	int64_t wait_timeout;      /* nanoseconds an open waits at most; -1 for ever */
 };
 
@@ -79,6 +86,8 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 /* The end, in this order: store_stop (nothing happens by itself any more), meta->ops->close (records what is left, which
  * still needs the store), store_close. All handles must be released. */
 void store_stop(struct store *st);
+/* The wall clock was set: what is to happen at a time is looked at anew. */
+void store_clock_was_set(struct store *st);
 void store_close(struct store *st);
 
 struct store_counts {
@@ -116,12 +125,41 @@ int store_rename(struct store *st, const struct caller *who, uint64_t from, cons
 int store_readlink(struct store *st, uint64_t node, char target[static PATH_MAX]);
 /* Calls fn for up to `limit` entries after the cookie `after`, in a fixed order, without locks. fn returns non-zero to
  * end. Entries that come and go meanwhile may or may not be seen; all others are seen once. */
+typedef int (*store_entry_fn)(void *arg, const struct meta_dentry *d, const struct entry *e);
 int store_readdir(struct store *st, const struct caller *who, uint64_t node, uint64_t after, unsigned limit,
-		  int (*fn)(void *arg, const struct meta_dentry *d, const struct entry *e), void *arg);
+		  store_entry_fn fn, void *arg);
 /* An open directory can still be looked at when it was removed. */
 int store_opendir(struct store *st, uint64_t node, struct object **ret);
 void store_closedir(struct store *st, struct object *dir);
 int store_parent(struct store *st, uint64_t node, uint64_t *parent);
+
+/* ---- Lifetimes: core/lifetimes.c, core/leases.c ---- */
+
+/* A lifetime is a directory below META_LIFETIMES: it is made with store_make and renamed with store_rename. */
+/* Makes the object of a node a member. -EPERM: a directory, or one that `who` may not write; -EEXIST: the name is taken;
+ * -ENOENT: the lifetime has ended, or the object is gone. */
+int store_lifetime_add(struct store *st, const struct caller *who, uint64_t node, uint64_t lifetime, const char *name,
+		       struct entry *e, struct meta_commit *c);
+int store_lifetime_lookup(struct store *st, const struct caller *who, uint64_t lifetime, const char *name, struct entry *e);
+int store_lifetime_list(struct store *st, const struct caller *who, uint64_t lifetime, uint64_t after, unsigned limit,
+			store_entry_fn fn, void *arg);
+/* Evicts a member, wherever else it has names. */
+int store_lifetime_evict(struct store *st, const struct caller *who, uint64_t lifetime, const char *name,
+			 struct meta_commit *c);
+/* Ends the lifetime `name` of `parent` (META_LIFETIMES): its members are evicted. c is told when all of them are, or
+ * after a second. */
+int store_lifetime_end(struct store *st, const struct caller *who, uint64_t parent, const char *name,
+		       struct meta_commit *c);
+/* A lifetime ends at that time (wall clock, nanoseconds), whatever was said before. */
+int store_lease_until(struct store *st, uint64_t lifetime, int64_t wall, struct meta_commit *c);
+
+/* ---- What ends with a process: core/bindings.c ---- */
+
+/* Binds a file or a lifetime to a process. -ESRCH, -EPERM; -EOPNOTSUPP: it is neither. */
+int store_bind(struct store *st, const struct caller *who, uint64_t node, int32_t pid, struct meta_commit *c);
+/* The name of the lifetime of process pid, the caller's, which is made when missing. */
+int store_lifetime_self(struct store *st, const struct caller *who, int32_t pid, char name[static META_NAME_MAX + 1]);
+int store_process_ended(struct store *st, int32_t pid, uint64_t start);
 
 /* ---- Attributes: core/attributes.c ---- */
 
@@ -143,7 +181,7 @@ int store_setattr(struct store *st, uint64_t node, const struct attribute_change
 int store_getxattr(struct store *st, uint64_t node, const char *name, void *value, size_t size);
 int store_setxattr(struct store *st, const struct caller *who, uint64_t node, const char *name, const void *value,
 		   size_t len, int flags, struct meta_commit *c);
-int store_removexattr(struct store *st, uint64_t node, const char *name, struct meta_commit *c);
+int store_removexattr(struct store *st, const struct caller *who, uint64_t node, const char *name, struct meta_commit *c);
 int store_listxattr(struct store *st, uint64_t node, char *list, size_t size);
 
 /* ---- Opening and waiting: core/open.c, core/waiters.c ---- */

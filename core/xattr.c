@@ -156,6 +156,63 @@ static int remove_publish(struct request *rq)
 	return set_publish(rq);
 }
 
+static int get_lease(struct request *rq)
+{
+	return lease_text(rq->st, rq->s->o.id, rq->text);
+}
+
+static int set_lease(struct request *rq)
+{
+	return lease_set(rq->op, rq->s, rq->value);
+}
+
+static int remove_lease(struct request *rq)
+{
+	char text[40];
+	int r = lease_text(rq->st, rq->s->o.id, text);
+
+	return r < 0 ? r : lease_set(rq->op, rq->s, "none");
+}
+
+static int get_pid(struct request *rq)
+{
+	struct meta_binding b;
+	int r = rq->st->meta->ops->binding_get(rq->st->meta, rq->s->o.id, &b);
+
+	return r == 0 ? snprintf(rq->text, TEXT_MAX, "%d", b.pid) : r == -ENOENT ? -ENODATA : r;
+}
+
+static int remove_pid(struct request *rq)
+{
+	struct meta_binding b;
+	int r = rq->st->meta->ops->binding_get(rq->st->meta, rq->s->o.id, &b);
+
+	return r == 0 ? rq->st->meta->ops->binding_remove(rq->st->meta, rq->s->o.id) : r == -ENOENT ? -ENODATA : r;
+}
+
+static int get_lifetime(struct request *rq)
+{
+	struct meta_dentry d;
+	int r = is_dir(&rq->s->o) ? lifetime_name(rq->st, rq->s->o.lifetime, &d) : -ENOENT;
+
+	return r == 0 ? snprintf(rq->text, TEXT_MAX, "%s", d.name) : r == -ENOENT ? -ENODATA : r;
+}
+
+static int set_lifetime(struct request *rq)
+{
+	return lifetime_of_dir_set(rq->op, rq->s, rq->value);
+}
+
+static int remove_lifetime(struct request *rq)
+{
+	return !is_dir(&rq->s->o) || rq->s->o.lifetime == 0 ? -ENODATA : lifetime_of_dir_set(rq->op, rq->s, NULL);
+}
+
+static int get_lifetimes(struct request *rq)
+{
+	return lifetimes_of(rq->st, rq->s->o.id, rq->text, TEXT_MAX);
+}
+
 static const struct our_attribute {
 	const char *name;
 	int (*get)(struct request *rq);
@@ -169,6 +226,10 @@ static const struct our_attribute {
 	{ "error", get_error, set_error, NULL },
 	{ "producer", get_producer, NULL, NULL },
 	{ "publish", get_publish, set_publish, remove_publish },
+	{ "lease", get_lease, set_lease, remove_lease },
+	{ "lifetime", get_lifetime, set_lifetime, remove_lifetime },
+	{ "lifetimes", get_lifetimes, NULL, NULL },
+	{ "pid", get_pid, NULL, remove_pid }, /* setting it: bind_to */
 };
 
 static const struct our_attribute *find_ours(const char *name)
@@ -406,6 +467,24 @@ static int set_theirs(struct store *st, struct subject *s, const char *name, con
 	return r == 0 ? subject_save(st, s) : r;
 }
 
+/* A process is looked at without locks. */
+static int bind_to(struct store *st, const struct caller *who, uint64_t node, const char *value, size_t len,
+		   struct meta_commit *c)
+{
+	char text[16];
+	char *end;
+	long pid;
+
+	if (len == 0 || len >= sizeof(text))
+		return -EINVAL;
+	memcpy(text, value, len);
+	text[len] = '\0';
+	pid = strtol(text, &end, 10);
+	if (*end != '\0' || text[0] < '0' || text[0] > '9' || pid <= 0 || pid > INT32_MAX)
+		return -EINVAL;
+	return store_bind(st, who, node, (int32_t)pid, c);
+}
+
 int store_setxattr(struct store *st, const struct caller *who, uint64_t node, const char *name, const void *value,
 		   size_t len, int flags, struct meta_commit *c)
 {
@@ -415,6 +494,8 @@ int store_setxattr(struct store *st, const struct caller *who, uint64_t node, co
 
 	if (r < 0)
 		return r;
+	if (strcmp(name, OURS "pid") == 0)
+		return bind_to(st, who, node, value, len, c);
 	if (is_ours(name))
 		op_begin_named(&op, st, who);
 	else
@@ -450,7 +531,7 @@ static int remove_theirs(struct store *st, struct subject *s, const char *name)
 	return r == 0 ? subject_save(st, s) : r;
 }
 
-int store_removexattr(struct store *st, uint64_t node, const char *name, struct meta_commit *c)
+int store_removexattr(struct store *st, const struct caller *who, uint64_t node, const char *name, struct meta_commit *c)
 {
 	struct subject s;
 	struct op op;
@@ -458,7 +539,7 @@ int store_removexattr(struct store *st, uint64_t node, const char *name, struct 
 
 	if (r < 0)
 		return r;
-	op_begin(&op, st, NULL);
+	op_begin(&op, st, who);
 	r = subject_get(st, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);

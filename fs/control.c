@@ -28,6 +28,13 @@ static const char readme[] =
 	"With O_NONBLOCK the open succeeds at once, read gives EAGAIN, and poll says when it is worth trying again.\n"
 	"A writer that is killed publishes nothing; what it wrote is below .promisefs/aborted/ for a while.\n"
 	"\n"
+	"  begin a lifetime    mkdir .promisefs/lifetimes/L\n"
+	"  add an object       ln KEY .promisefs/lifetimes/L/    (when L ends, all that is in it is evicted)\n"
+	"  end it              rmdir .promisefs/lifetimes/L\n"
+	"  ... by itself       setfattr -n user.promisefs.lease -v 10s .promisefs/lifetimes/L    (or of a KEY)\n"
+	"  ... with a process  setfattr -n user.promisefs.pid -v PID .promisefs/lifetimes/L     (or of a KEY), or use\n"
+	"                      .promisefs/lifetimes/self, which is the lifetime of the process that says it\n"
+	"\n"
 	"  future/ await/      the key space, seen for declaring and for waiting\n"
 	"  aborted/            torn bytes of killed writers\n"
 	"  waits               who waits for what, one JSON object a line\n"
@@ -47,6 +54,7 @@ static const struct control_entry {
 } entries[] = {
 	{ "future", LISTED_VIEW, META_ROOT, VIEW_FUTURE, 0 },
 	{ "await", LISTED_VIEW, META_ROOT, VIEW_AWAIT, 0 },
+	{ "lifetimes", LISTED_KEYS, META_LIFETIMES, VIEW_LIFETIME, 0 },
 	{ "aborted", LISTED_KEYS, META_ABORTED, VIEW_KEYS, 0 },
 	{ "metrics", LISTED_FILE, CONTROL_METRICS, VIEW_CONTROL, 0444 },
 	{ "events", LISTED_FILE, CONTROL_EVENTS, VIEW_CONTROL, 0666 },

@@ -24,7 +24,9 @@
 #include <stdint.h>
 #include <uthash.h>
 
-enum view { VIEW_KEYS, VIEW_CONTROL, VIEW_FUTURE, VIEW_AWAIT, VIEW_AWAITED };
+/* VIEW_LIFETIME: lifetimes/ and the directories in it. Their members are shown in VIEW_KEYS. VIEW_SELF: the symbolic
+ * link lifetimes/self as a process sees it; the id is the process's number. */
+enum view { VIEW_KEYS, VIEW_CONTROL, VIEW_FUTURE, VIEW_AWAIT, VIEW_AWAITED, VIEW_LIFETIME, VIEW_SELF };
 
 #define VIEW_SHIFT 56
 
@@ -65,6 +67,7 @@ struct fs_options {
 struct backing;
 struct listener;
 struct awaited;
+struct watch;
 struct open_request;
 
 struct fs {
@@ -75,6 +78,7 @@ struct fs {
 	struct store *store;
 	struct fuse_session *se;
 	struct workers *workers;
+	struct workers *invalidator; /* one thread, so in the order in which it was told */
 	dev_t dev; /* of the mount */
 	int64_t started;
 
@@ -89,6 +93,8 @@ struct fs {
 	pthread_mutex_t waiting_lock; /* taken before core's locks */
 	struct open_request *waiting; /* by id: opens that may be interrupted */
 	uint64_t next_waiting;
+
+	struct watch *watch; /* of the clock, and of processes */
 
 	pthread_mutex_t listeners_lock;
 	struct listener *listeners;
@@ -139,7 +145,9 @@ void file_tell_pollers(struct file *f);
 /* reply.c: an answer that is given when the change is recorded */
 struct reply {
 	struct meta_commit c;
+	struct work work;
 	fuse_req_t req;
+	bool after_names; /* when the kernel has forgotten all names that it was told to forget up to then */
 	enum { REPLY_ERR, REPLY_ENTRY, REPLY_ATTR } kind;
 	enum view view;
 	struct entry e;
@@ -159,8 +167,19 @@ void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn); /* in init *
 void passthrough_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi, const struct fuse_entry_param *p);
 void passthrough_release(struct file *f, fuse_req_t req); /* before the release is answered */
 
+/* watch.c */
+uint64_t watch_boot_id(void);
+struct watch *watch_new(struct fs *fs); /* NULL: no memory, or no descriptors */
+int watch_start(struct watch *w); /* once there is a store to tell; 0 or negative errno */
+void watch_stop(struct watch *w);
+void watch_free(struct watch *w);
+/* See the hooks of core/store.h. */
+int watch_identify(const struct caller *who, int32_t pid, uint64_t *start);
+void watch_process(struct watch *w, int32_t pid, uint64_t start);
+
 /* ops_*.c */
 void ops_names(struct fuse_lowlevel_ops *ops);
+bool names_self_stat(fuse_ino_t ino, struct stat *st); /* false: ino is not lifetimes/self */
 void ops_attributes(struct fuse_lowlevel_ops *ops);
 void ops_open(struct fuse_lowlevel_ops *ops);
 void ops_data(struct fuse_lowlevel_ops *ops);

@@ -24,7 +24,7 @@ void fs_invalidate(struct fs *fs, uint64_t parent, const char *name)
 {
 	struct invalidation *i;
 
-	if (fs->se == NULL || fs->workers == NULL)
+	if (fs->se == NULL || fs->invalidator == NULL)
 		return;
 	i = calloc(1, sizeof(*i) + strlen(name) + 1);
 	if (i == NULL)
@@ -33,5 +33,5 @@ void fs_invalidate(struct fs *fs, uint64_t parent, const char *name)
 	i->fs = fs;
 	i->parent = parent;
 	strcpy(i->name, name);
-	workers_queue(fs->workers, &i->work);
+	workers_queue(fs->invalidator, &i->work);
 }

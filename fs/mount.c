@@ -252,6 +252,16 @@ static bool hook_only_these_hold(void *arg, const struct holding *h, unsigned n)
 	return process_only_these_hold(((struct fs *)arg)->dev, h, n);
 }
 
+static int hook_identify(void *arg, const struct caller *who, int32_t pid, uint64_t *start)
+{
+	return watch_identify(who, pid, start);
+}
+
+static void hook_watch(void *arg, int32_t pid, uint64_t start)
+{
+	watch_process(((struct fs *)arg)->watch, pid, start);
+}
+
 static void hook_invalidate(void *arg, uint64_t parent, const char *name)
 {
 	fs_invalidate(arg, parent, name);
@@ -264,7 +274,7 @@ static void hook_event(void *arg, const struct meta_event *e)
 
 static const struct store_hooks hooks = {
 	.process = hook_process, .holds = hook_holds, .held = hook_held, .only_these_hold = hook_only_these_hold,
-	.invalidate = hook_invalidate, .event = hook_event,
+	.identify = hook_identify, .watch = hook_watch, .invalidate = hook_invalidate, .event = hook_event,
 };
 
 static int open_store(struct fs *fs)
@@ -274,22 +284,30 @@ static int open_store(struct fs *fs)
 	if (open_catalog(fs) < 0)
 		return -1;
 	r = blob_dir_open(fs->store_fd, &fs->blobs);
+	fs->options.core.boot_id = watch_boot_id();
+	fs->watch = watch_new(fs);
+	if (r == 0 && fs->watch == NULL)
+		r = -ENOMEM;
 	if (r == 0)
 		r = store_open_all(fs->meta, fs->blobs, &hooks, fs, &fs->options.core, &fs->store);
 	if (r < 0)
 		return complain(fs->options.store, "cannot be opened: %s%s", strerror(-r),
 				r == -EBADMSG ? " (the catalog is damaged); restore it from a copy" : "");
-	return 0;
+	r = watch_start(fs->watch);
+	return r < 0 ? complain("daemon", "cannot start a thread: %s", strerror(-r)) : 0;
 }
 
 static void close_store(struct fs *fs)
 {
+	watch_stop(fs->watch);
 	store_stop(fs->store);
 	workers_free(fs->workers);
-	fs->workers = NULL;
+	workers_free(fs->invalidator);
+	fs->workers = fs->invalidator = NULL;
 	if (fs->meta != NULL)
 		fs->meta->ops->close(fs->meta);
 	store_close(fs->store);
+	watch_free(fs->watch);
 	blob_dir_close(fs->blobs);
 }
 
@@ -369,6 +387,8 @@ static int run(struct fs *fs, int ready_fd)
 		r = write_owner(fs, lock_fd);
 	if (r == 0)
 		r = workers_new(8, &fs->workers) < 0 ? complain("daemon", "no memory") : 0;
+	if (r == 0)
+		r = workers_new(1, &fs->invalidator) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)
 		r = open_store(fs);
 	fs->started = fs->meta != NULL ? fs->meta->ops->now(fs->meta) : 0;

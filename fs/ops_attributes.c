@@ -31,6 +31,8 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 			fuse_reply_err(req, -r);
 		else
 			fuse_reply_attr(req, &st, 0);
+	} else if (names_self_stat(ino, &st)) {
+		fuse_reply_attr(req, &st, 0);
 	} else if (node_view(ino) == VIEW_AWAITED) {
 		int r = views_awaited_stat(fs_of(req), &who, ino, &st);
 
@@ -45,7 +47,13 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static int64_t time_of(const struct timespec *ts, bool now)
 {
-	return now ? INT64_MIN : (int64_t)ts->tv_sec * 1000000000 + ts->tv_nsec;
+	int64_t ns;
+
+	if (now)
+		return INT64_MIN;
+	if (__builtin_mul_overflow((int64_t)ts->tv_sec, 1000000000, &ns) || __builtin_add_overflow(ns, ts->tv_nsec, &ns))
+		return ts->tv_sec < 0 ? INT64_MIN + 1 : INT64_MAX; /* as far as it can be told */
+	return ns;
 }
 
 static struct attribute_change change_of(const struct stat *st, int set)
@@ -71,6 +79,13 @@ static void set_attributes(fuse_req_t req, fuse_ino_t ino, const struct attribut
 		reply_end(reply, store_setattr(fs_of(req)->store, node_id(ino), ch, &reply->e, &reply->c));
 }
 
+/* For languages without xattrs: a lifetime whose time of modification is set into the future ends then. */
+static bool is_lease(struct fs *fs, fuse_ino_t ino, const struct attribute_change *ch)
+{
+	return node_view(ino) == VIEW_LIFETIME && node_id(ino) != META_LIFETIMES && (ch->which & CHANGE_MTIME) != 0 &&
+	       ch->mtime != INT64_MIN && ch->mtime > fs->meta->ops->now(fs->meta);
+}
+
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set, struct fuse_file_info *fi)
 {
 	struct attribute_change ch = change_of(st, set);
@@ -83,11 +98,13 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 		reply_node(req, ino); /* `: > future/KEY` declares, and there is nothing to cut off */
 		return;
 	}
-	if (node_view(ino) != VIEW_KEYS && node_view(ino) != VIEW_FUTURE) {
+	if (node_view(ino) != VIEW_KEYS && node_view(ino) != VIEW_FUTURE && node_view(ino) != VIEW_LIFETIME) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
-	if ((set & FUSE_SET_ATTR_SIZE) != 0 && f == NULL) { /* with a mode, when truncation takes set-user-ID away */
+	if (is_lease(fs_of(req), ino, &ch))
+		r = store_lease_until(fs_of(req)->store, node_id(ino), ch.mtime, NULL);
+	if (r == 0 && (set & FUSE_SET_ATTR_SIZE) != 0 && f == NULL) { /* with a mode, when truncation takes set-user-ID away */
 		if (ch.which != 0)
 			r = store_setattr(fs_of(req)->store, node_id(ino), &ch, &e, NULL);
 		if (r < 0)
@@ -96,7 +113,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 			open_truncate(req, ino, st->st_size);
 		return;
 	}
-	if ((set & FUSE_SET_ATTR_SIZE) != 0)
+	if (r == 0 && (set & FUSE_SET_ATTR_SIZE) != 0)
 		r = f->h != NULL ? store_ftruncate(f->h, st->st_size) : -EINVAL;
 	if (r < 0)
 		fuse_reply_err(req, -r);
@@ -140,7 +157,7 @@ static void get_later(struct work *w)
 
 static bool has_attributes(fuse_ino_t ino)
 {
-	return node_view(ino) != VIEW_CONTROL && node_view(ino) != VIEW_AWAITED;
+	return node_view(ino) != VIEW_CONTROL && node_view(ino) != VIEW_AWAITED && node_view(ino) != VIEW_SELF;
 }
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -181,6 +198,7 @@ static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 
 static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
+	struct caller who = caller_of(req);
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_XATTR);
@@ -190,7 +208,7 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	}
 	reply = reply_new(req, REPLY_ERR, node_view(ino));
 	if (reply != NULL)
-		reply_end(reply, store_removexattr(fs_of(req)->store, node_id(ino), name, &reply->c));
+		reply_end(reply, store_removexattr(fs_of(req)->store, &who, node_id(ino), name, &reply->c));
 }
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)

@@ -10,7 +10,8 @@
 
 struct listing {
 	fuse_req_t req;
-	enum view view;
+	enum view view; /* of the directory */
+	enum view of;   /* of what is in it */
 	bool plus; /* with attributes */
 	char *buf;
 	size_t size, used;
@@ -45,7 +46,9 @@ static int add_entry(void *arg, const struct meta_dentry *d, const struct entry 
 	struct listing *l = arg;
 	struct fuse_entry_param p;
 
-	reply_entry_param(l->view, e, &p);
+	reply_entry_param(l->of, e, &p);
+	if (l->of != l->view)
+		p.entry_timeout = 0; /* members of lifetimes go away by themselves */
 	if (!add(l, d->name, &p, (off_t)d->cookie))
 		return 1;
 	l->last = d->cookie;
@@ -71,14 +74,18 @@ static int list(struct listing *l, const struct caller *who, fuse_ino_t ino, off
 {
 	struct store *st = fs_of(l->req)->store;
 	unsigned limit = (unsigned)(l->size / (l->plus ? 160 : 32)) + 1;
+	bool members = l->view == VIEW_LIFETIME && node_id(ino) != META_LIFETIMES;
+	int (*list_some)(struct store *, const struct caller *, uint64_t, uint64_t, unsigned, store_entry_fn, void *) =
+		members ? store_lifetime_list : store_readdir;
 	size_t before;
 	int r = add_dots(l, st, node_id(ino), off);
 
+	l->of = members ? VIEW_KEYS : l->view;
 	l->last = off > COOKIE_DOTDOT ? (uint64_t)off : COOKIE_DOTDOT;
 	do {
 		before = l->used;
 		if (r == 0 && !l->full)
-			r = store_readdir(st, who, node_id(ino), l->last, limit < 256 ? limit : 256, add_entry, l);
+			r = list_some(st, who, node_id(ino), l->last, limit < 256 ? limit : 256, add_entry, l);
 	} while (r == 0 && !l->full && l->used > before);
 	return r;
 }
@@ -121,7 +128,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct object *dir = NULL;
 	int r = 0;
 
-	if (node_view(ino) == VIEW_KEYS)
+	if (node_view(ino) == VIEW_KEYS || node_view(ino) == VIEW_LIFETIME)
 		r = store_opendir(st, node_id(ino), &dir);
 	fi->fh = (uintptr_t)dir;
 	if (r < 0)

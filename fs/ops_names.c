@@ -1,8 +1,10 @@
 /* Requests about names. */
 #include "fs/fs.h"
+#include "fs/process.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 /* What may be done where: `future` shows the real tree and lets it grow, `await` only looks. */
@@ -16,6 +18,45 @@ static int check_change(fuse_ino_t parent, const char *name)
 	default:
 		return -EPERM;
 	}
+}
+
+/* One of lifetimes/, not that itself. */
+static bool is_lifetime(fuse_ino_t ino)
+{
+	return node_view(ino) == VIEW_LIFETIME && node_id(ino) != META_LIFETIMES;
+}
+
+static bool is_lifetimes(fuse_ino_t ino)
+{
+	return node_view(ino) == VIEW_LIFETIME && node_id(ino) == META_LIFETIMES;
+}
+
+/* lifetimes/self: a symbolic link to the lifetime of the process that asks, made when it asks. */
+
+static void self_stat(uint64_t pid, struct stat *st)
+{
+	*st = (struct stat){ .st_ino = node_in(VIEW_SELF, pid), .st_mode = S_IFLNK | 0777, .st_nlink = 1,
+			     .st_size = 8, .st_blksize = 4096 };
+}
+
+static int lookup_self(struct fs *fs, const struct caller *who, struct fuse_entry_param *p)
+{
+	char name[META_NAME_MAX + 1];
+	struct process process;
+	int r;
+
+	process_look(who->tid, &process);
+	r = store_lifetime_self(fs->store, who, process.pid, name);
+	*p = (struct fuse_entry_param){ .ino = node_in(VIEW_SELF, (uint64_t)process.pid), .generation = 1 };
+	self_stat((uint64_t)process.pid, &p->attr);
+	return r;
+}
+
+bool names_self_stat(fuse_ino_t ino, struct stat *st)
+{
+	if (node_view(ino) == VIEW_SELF)
+		self_stat(node_id(ino), st);
+	return node_view(ino) == VIEW_SELF;
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -40,7 +81,20 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fuse_reply_err(req, ENAMETOOLONG);
 		return;
 	}
-	r = store_lookup(fs->store, &who, node_id(parent), name, &e);
+	if (is_lifetimes(parent) && strcmp(name, "self") == 0) {
+		r = lookup_self(fs, &who, &p);
+		if (r == 0)
+			fuse_reply_entry(req, &p);
+		else
+			fuse_reply_err(req, -r);
+		return;
+	}
+	if (is_lifetime(parent)) {
+		r = store_lifetime_lookup(fs->store, &who, node_id(parent), name, &e);
+		view = VIEW_KEYS;
+	} else {
+		r = store_lookup(fs->store, &who, node_id(parent), name, &e);
+	}
 	if (view == VIEW_AWAIT && (r == -ENOENT || (r == 0 && S_ISREG(e.o.mode)))) {
 		views_await(fs, node_id(parent), name, r == 0 ? &e : NULL, &p);
 		r = p.ino != 0 ? 0 : -ENOMEM;
@@ -66,10 +120,16 @@ static void op_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *f
 	fuse_reply_none(req);
 }
 
+/* `self` is the lifetime of the process that asks. */
+static int check_lifetime_name(const char *name)
+{
+	return strcmp(name, "self") == 0 ? -EEXIST : 0;
+}
+
 static void make(fuse_req_t req, fuse_ino_t parent, const char *name, const struct node_new *n)
 {
 	struct caller who = caller_of(req);
-	int r = check_change(parent, name);
+	int r = is_lifetimes(parent) && S_ISDIR(n->mode) ? check_lifetime_name(name) : check_change(parent, name);
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_NAMES);
@@ -109,8 +169,12 @@ static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, co
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	char target[PATH_MAX];
-	int r = store_readlink(fs_of(req)->store, node_id(ino), target);
+	int r = 0;
 
+	if (node_view(ino) == VIEW_SELF)
+		snprintf(target, sizeof(target), "pid-%llu", (unsigned long long)node_id(ino));
+	else
+		r = store_readlink(fs_of(req)->store, node_id(ino), target);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else
@@ -120,18 +184,21 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
 	struct caller who = caller_of(req);
-	int r = check_change(parent, name);
+	bool joins = is_lifetime(parent);
+	int r = joins ? 0 : check_change(parent, name);
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_NAMES);
-	if (r == 0 && (node_view(ino) != VIEW_KEYS || node_view(parent) != VIEW_KEYS))
+	if (r == 0 && (node_view(ino) != VIEW_KEYS || (node_view(parent) != VIEW_KEYS && !joins)))
 		r = -EPERM;
 	if (r == 0 && strlen(name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;
 	reply = reply_new(req, REPLY_ENTRY, VIEW_KEYS);
 	if (reply == NULL)
 		return;
-	if (r == 0)
+	if (r == 0 && joins)
+		r = store_lifetime_add(fs_of(req)->store, &who, node_id(ino), node_id(parent), name, &reply->e, &reply->c);
+	else if (r == 0)
 		r = store_link(fs_of(req)->store, &who, node_id(ino), node_id(parent), name, &reply->e, &reply->c);
 	reply_end(reply, r);
 }
@@ -141,43 +208,62 @@ static void take_away(fuse_req_t req, fuse_ino_t parent, const char *name,
 {
 	struct fs *fs = fs_of(req); /* req may be answered before how returns */
 	struct caller who = caller_of(req);
-	int r = check_change(parent, name);
+	int r = node_view(parent) == VIEW_LIFETIME ? 0 : check_change(parent, name);
 	struct reply *reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
 
 	count(fs, REQUEST_NAMES);
 	if (reply == NULL)
 		return;
+	reply->after_names = node_view(parent) == VIEW_LIFETIME;
 	if (r == 0)
 		r = how(fs->store, &who, node_id(parent), name, &reply->c);
-	if (r == 0 && node_view(parent) != VIEW_KEYS)
+	if (r == 0 && node_view(parent) == VIEW_FUTURE)
 		fs_invalidate(fs, node_id(parent), name); /* the kernel has not seen that the key is gone */
 	reply_end(reply, r);
 }
 
+/* What lifetimes/ and its directories hold is of one kind each. */
+
+static int not_a_file(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct meta_commit *c)
+{
+	return -EISDIR;
+}
+
+static int not_a_directory(struct store *st, const struct caller *who, uint64_t parent, const char *name,
+			   struct meta_commit *c)
+{
+	return -ENOTDIR;
+}
+
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	take_away(req, parent, name, node_view(parent) == VIEW_FUTURE ? store_cancel : store_unlink);
+	take_away(req, parent, name, is_lifetimes(parent) ? not_a_file : is_lifetime(parent) ? store_lifetime_evict :
+				     node_view(parent) == VIEW_FUTURE ? store_cancel : store_unlink);
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	take_away(req, parent, name, store_rmdir);
+	take_away(req, parent, name, is_lifetimes(parent) ? store_lifetime_end : is_lifetime(parent) ? not_a_directory :
+				     store_rmdir);
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to, const char *to_name,
 		      unsigned flags)
 {
 	struct caller who = caller_of(req);
-	int r = check_change(parent, name);
+	bool lifetime = is_lifetimes(parent) && is_lifetimes(to);
+	int r = lifetime ? check_lifetime_name(to_name) : check_change(parent, name);
 	struct reply *reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
 
 	count(fs_of(req), REQUEST_NAMES);
 	if (reply == NULL)
 		return;
-	if (r == 0)
+	if (r == 0 && !lifetime)
 		r = check_change(to, to_name);
-	if (r == 0 && (node_view(parent) != VIEW_KEYS || node_view(to) != VIEW_KEYS))
+	if (r == 0 && !lifetime && (node_view(parent) != VIEW_KEYS || node_view(to) != VIEW_KEYS))
 		r = -EPERM;
+	if (lifetime)
+		flags |= RENAME_NOREPLACE; /* one that is replaced would be ended */
 	if (r == 0 && strlen(to_name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;
 	if (r == 0)

@@ -1,12 +1,14 @@
 #include "fs/process.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -62,6 +64,49 @@ void process_look(int32_t tid, struct process *p)
 	if (tgid != NULL)
 		p->pid = (int32_t)strtol(tgid, NULL, 10);
 	p->fate = strstr(text, "\nVmSize:") != NULL ? FATE_ALIVE : exiting_fate(tid);
+}
+
+#define PIDFS_MAGIC 0x50494446
+
+/* Field 22, the time when it started, counted behind the command, which may hold anything. Kernels before 6.9 only: there
+ * a process that is in exec(2) of a file that we have to answer for first holds us up. */
+static int start_time(int32_t pid, uint64_t *start)
+{
+	char path[48], text[1024], *at;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	at = read_text(path, text, sizeof(text)) ? strrchr(text, ')') : NULL;
+	for (int field = 2; at != NULL && field < 22; field++) {
+		at = strchr(at, ' ');
+		at = at != NULL ? at + 1 : NULL;
+	}
+	if (at == NULL)
+		return -ESRCH;
+	*start = strtoull(at, NULL, 10);
+	return 0;
+}
+
+int process_identity(int32_t pid, int pidfd, uint64_t *start)
+{
+	struct statfs fs;
+	struct stat st;
+
+	if (fstatfs(pidfd, &fs) < 0 || fs.f_type != PIDFS_MAGIC)
+		return start_time(pid, start);
+	if (fstat(pidfd, &st) < 0)
+		return -errno;
+	*start = st.st_ino & INT64_MAX; /* never given twice */
+	return 0;
+}
+
+bool process_may_end(const struct caller *who, int32_t pid)
+{
+	char path[48], text[2048];
+	const char *uid;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	uid = read_text(path, text, sizeof(text)) ? field(text, "\nUid:") : NULL;
+	return who->uid == 0 || (uid != NULL && strtoul(uid, NULL, 10) == who->uid);
 }
 
 static bool writable(int32_t tid, const char *fd)

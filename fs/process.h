@@ -11,6 +11,11 @@
 /* Name, process id and fate of thread tid. A thread that is not found (0, another PID namespace) is alive. */
 void process_look(int32_t tid, struct process *p);
 
+/* What tells this process, of which pidfd is one, from others of its number in this boot. 0 or negative errno. */
+int process_identity(int32_t pid, int pidfd, uint64_t *start);
+/* May `who` decide that something ends with it? His own processes, and root all. */
+bool process_may_end(const struct caller *who, int32_t pid);
+
 /* Does the process of tid have inode ino of device dev open for writing? Sends no request to the mount. */
 bool process_holds(int32_t tid, dev_t dev, uint64_t ino);
 /* The same of any process that we may look at. */

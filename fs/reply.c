@@ -74,10 +74,23 @@ static void answer(struct reply *r)
 	}
 }
 
+static void answer_later(struct work *w)
+{
+	struct reply *r = (struct reply *)((char *)w - offsetof(struct reply, work));
+
+	answer(r);
+	free(r);
+}
+
 static void recorded(struct meta_commit *c, int result)
 {
 	struct reply *r = (struct reply *)c;
 
+	if (result == 0 && r->after_names) {
+		r->work.run = answer_later;
+		workers_queue(fs_of(r->req)->invalidator, &r->work);
+		return;
+	}
 	if (result < 0)
 		fuse_reply_err(r->req, result == -EBADMSG ? EIO : -result);
 	else

@@ -26,11 +26,13 @@
 #define META_COMMAND_MAX 16
 
 /* The identifiers. All come from one sequence (new_id), so no two are ever equal:
- *   object   what a key names; stays through rename and replacement. 1 is the root, 2 the root of aborted/.
+ *   object   what a key names; stays through rename and replacement. 1 is the root, 2 the root of aborted/, 3 the one
+ *            of lifetimes/.
  *   version  one immutable set of bytes of an object; names the data file and is the inode number.
  *            The first version of an object has the object's own number. */
 #define META_ROOT 1
 #define META_ABORTED 2
+#define META_LIFETIMES 3
 #define META_FIRST_ID 16
 
 enum object_state {
@@ -58,6 +60,7 @@ struct meta_object {
 	int32_t producer_pid;
 	uint32_t producer_uid;
 	char producer_command[META_COMMAND_MAX];
+	uint64_t lifetime; /* of a directory: the lifetime that new files in it join; 0 none */
 };
 
 struct meta_dentry {
@@ -79,6 +82,22 @@ struct meta_aborted {
 	uint64_t draft; /* whose file it was */
 	int64_t at; /* wall clock, nanoseconds */
 	int64_t size;
+};
+
+/* When something expires by itself. */
+struct meta_lease {
+	uint64_t object; /* a file, or the directory of a lifetime */
+	int64_t expires; /* wall clock, nanoseconds */
+	int64_t boot;    /* CLOCK_BOOTTIME, nanoseconds, when it was given as a duration; 0: it was given as a time */
+	uint64_t boot_id; /* of the boot that `boot` belongs to */
+};
+
+/* What ends with a process. */
+struct meta_binding {
+	uint64_t object; /* a file, or the directory of a lifetime */
+	int32_t pid;
+	uint64_t start; /* tells the process from others that had, or will have, its number in this boot */
+	uint64_t boot_id;
 };
 
 struct meta_event {
@@ -120,8 +139,11 @@ typedef int (*meta_dentry_fn)(void *arg, const struct meta_dentry *d); /* non-ze
 typedef int (*meta_attribute_fn)(void *arg, const char *name, size_t value_len);
 typedef int (*meta_draft_fn)(void *arg, const struct meta_draft *d);
 typedef int (*meta_id_fn)(void *arg, uint64_t id);
+typedef int (*meta_ending_fn)(void *arg, uint64_t object, const char *path);
 typedef int (*meta_object_fn)(void *arg, const struct meta_object *o);
 typedef int (*meta_aborted_fn)(void *arg, const struct meta_aborted *a);
+typedef int (*meta_lease_fn)(void *arg, const struct meta_lease *l);
+typedef int (*meta_binding_fn)(void *arg, const struct meta_binding *b);
 typedef int (*meta_event_fn)(void *arg, const struct meta_event *e);
 
 /* The contract of an engine. Walk callbacks must not call the engine. */
@@ -129,6 +151,7 @@ struct meta_ops {
 	void (*close)(struct meta *m); /* records everything, then frees */
 	void (*begin)(struct meta *m); /* waits for its turn */
 	void (*end)(struct meta *m, enum meta_ack ack, struct meta_commit *c); /* c may be NULL */
+	bool (*contended)(struct meta *m); /* does anybody wait for his turn, between begin and end? */
 	int64_t (*now)(struct meta *m); /* the catalog's wall clock, nanoseconds */
 	int (*new_id)(struct meta *m, uint64_t *id);
 
@@ -166,6 +189,34 @@ struct meta_ops {
 	int (*aborted_remove)(struct meta *m, uint64_t object);
 	int (*aborted_list)(struct meta *m, meta_aborted_fn fn, void *arg); /* oldest first */
 
+	/* Members of a lifetime: names like those of a directory (parent: the lifetime), but no keys. They go with the
+	 * object. */
+	int (*member_get)(struct meta *m, uint64_t lifetime, const char *name, struct meta_dentry *d);
+	int (*member_insert)(struct meta *m, uint64_t lifetime, const char *name, uint64_t object);
+	int (*member_delete)(struct meta *m, const struct meta_dentry *d);
+	int (*member_list)(struct meta *m, uint64_t lifetime, uint64_t after, meta_dentry_fn fn, void *arg); /* by cookie */
+	int (*member_names)(struct meta *m, uint64_t object, meta_dentry_fn fn, void *arg); /* in whatever lifetime */
+
+	/* Lifetimes and directories that have ended, but still have something in them. They have no name any more; path is
+	 * where they were. Both go with the object. */
+	int (*ending_add)(struct meta *m, uint64_t object, const char *path);
+	int (*ending_list)(struct meta *m, meta_ending_fn fn, void *arg);
+
+	/* One lease an object at most; it goes with the object. */
+	int (*lease_get)(struct meta *m, uint64_t object, struct meta_lease *l);
+	int (*lease_put)(struct meta *m, const struct meta_lease *l); /* insert or replace */
+	int (*lease_remove)(struct meta *m, uint64_t object);
+	int (*lease_soonest)(struct meta *m, bool timed, meta_lease_fn fn, void *arg); /* given as a time, or as a duration */
+	/* Durations of another boot go on from now: what is left of them is what is left by the wall clock. */
+	int (*lease_rebase)(struct meta *m, uint64_t boot_id, int64_t wall, int64_t boot);
+
+	/* One process an object at most; it goes with the object. */
+	int (*binding_get)(struct meta *m, uint64_t object, struct meta_binding *b);
+	int (*binding_put)(struct meta *m, const struct meta_binding *b); /* insert or replace */
+	int (*binding_remove)(struct meta *m, uint64_t object);
+	int (*binding_list)(struct meta *m, uint64_t after, meta_binding_fn fn, void *arg); /* all, by object */
+	int (*binding_of)(struct meta *m, int32_t pid, uint64_t start, meta_binding_fn fn, void *arg);
+
 	int (*event_add)(struct meta *m, struct meta_event *e);
 	int (*event_scan)(struct meta *m, uint64_t after, meta_event_fn fn, void *arg); /* oldest first */
 
@@ -185,4 +236,4 @@ struct meta {
 int meta_sqlite_open(const char *path, struct meta **ret, const char **why);
 
 /* The newest schema version that meta_sqlite_open knows. */
-#define META_SCHEMA_VERSION 1
+#define META_SCHEMA_VERSION 2

@@ -169,6 +169,11 @@ static void counts(struct meta *m, struct meta_counts *c)
 	c->statements = atomic_load_explicit(&s->statements, memory_order_relaxed);
 }
 
+static bool contended(struct meta *m)
+{
+	return atomic_load(&catalog_of(m)->contenders) > 0;
+}
+
 static struct meta_ops sqlite_ops;
 static pthread_once_t sqlite_ops_once = PTHREAD_ONCE_INIT;
 
@@ -178,6 +183,7 @@ static void make_ops(void)
 	sqlite_ops.close = close_catalog;
 	sqlite_ops.begin = sqlite_begin;
 	sqlite_ops.end = sqlite_end;
+	sqlite_ops.contended = contended;
 	sqlite_ops.counts = counts;
 }
 

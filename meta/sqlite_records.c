@@ -2,6 +2,7 @@
 #include "meta/sqlite_catalog.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -165,8 +166,9 @@ static void read_object(sqlite3_stmt *st, struct meta_object *o)
 	o->deadline = sqlite3_column_int64(st, c++);
 	o->producer_pid = sqlite3_column_int(st, c++);
 	o->producer_uid = (uint32_t)sqlite3_column_int64(st, c++);
-	strncpy(o->producer_command, (const char *)sqlite3_column_text(st, c), META_COMMAND_MAX - 1);
+	strncpy(o->producer_command, (const char *)sqlite3_column_text(st, c++), META_COMMAND_MAX - 1);
 	o->producer_command[META_COMMAND_MAX - 1] = '\0';
+	o->lifetime = (uint64_t)sqlite3_column_int64(st, c);
 }
 
 static void bind_object(sqlite3_stmt *st, const struct meta_object *o)
@@ -185,7 +187,8 @@ static void bind_object(sqlite3_stmt *st, const struct meta_object *o)
 		sqlite3_bind_null(st, at++);
 	bind(st, at++, o->producer_pid);
 	bind(st, at++, o->producer_uid);
-	sqlite3_bind_text(st, at, o->producer_command, -1, SQLITE_TRANSIENT);
+	sqlite3_bind_text(st, at++, o->producer_command, -1, SQLITE_TRANSIENT);
+	bind(st, at, (int64_t)o->lifetime);
 }
 
 static int get_object(struct meta *m, enum statement which, uint64_t id, struct meta_object *o)
@@ -273,9 +276,9 @@ static uint64_t cookie_of(const char *name, size_t len)
 	return h == 0 ? COOKIE_SLOTS : h; /* 0 to 3 are left for "." and ".." */
 }
 
-static int dentry_get(struct meta *m, uint64_t parent, const char *name, struct meta_dentry *d)
+static int get_name(struct meta *m, enum statement which, uint64_t parent, const char *name, struct meta_dentry *d)
 {
-	sqlite3_stmt *st = statement(m, STMT_DENTRY_GET);
+	sqlite3_stmt *st = statement(m, which);
 	size_t len = strlen(name);
 	uint64_t cookie = cookie_of(name, len);
 	int r;
@@ -284,7 +287,7 @@ static int dentry_get(struct meta *m, uint64_t parent, const char *name, struct 
 	bind(st, 2, (int64_t)cookie);
 	bind(st, 3, (int64_t)(cookie + COOKIE_SLOTS - 1));
 	sqlite3_bind_blob(st, 4, name, (int)len, SQLITE_STATIC);
-	r = sqlite_step(catalog_of(m), STMT_DENTRY_GET);
+	r = sqlite_step(catalog_of(m), which);
 	if (r != SQLITE_ROW)
 		return r < 0 ? r : -ENOENT;
 	d->parent = parent;
@@ -296,9 +299,9 @@ static int dentry_get(struct meta *m, uint64_t parent, const char *name, struct 
 	return 0;
 }
 
-static int dentry_insert(struct meta *m, uint64_t parent, const char *name, uint64_t object)
+static int insert_name(struct meta *m, enum statement which, uint64_t parent, const char *name, uint64_t object)
 {
-	sqlite3_stmt *st = statement(m, STMT_DENTRY_INSERT);
+	sqlite3_stmt *st = statement(m, which);
 	size_t len = strlen(name);
 	uint64_t cookie = cookie_of(name, len);
 	int r = -EEXIST;
@@ -308,9 +311,25 @@ static int dentry_insert(struct meta *m, uint64_t parent, const char *name, uint
 		bind(st, 2, (int64_t)(cookie + (uint64_t)slot));
 		sqlite3_bind_blob(st, 3, name, (int)len, SQLITE_STATIC);
 		bind(st, 4, (int64_t)object);
-		r = change(m, STMT_DENTRY_INSERT);
+		r = change(m, which);
 	}
 	return r;
+}
+
+static int delete_name(struct meta *m, enum statement which, const struct meta_dentry *d)
+{
+	bind(statement(m, which), 2, (int64_t)d->cookie);
+	return change_one(m, which, d->parent);
+}
+
+static int dentry_get(struct meta *m, uint64_t parent, const char *name, struct meta_dentry *d)
+{
+	return get_name(m, STMT_DENTRY_GET, parent, name, d);
+}
+
+static int dentry_insert(struct meta *m, uint64_t parent, const char *name, uint64_t object)
+{
+	return insert_name(m, STMT_DENTRY_INSERT, parent, name, object);
 }
 
 static int dentry_set(struct meta *m, const struct meta_dentry *d, uint64_t object)
@@ -325,8 +344,7 @@ static int dentry_set(struct meta *m, const struct meta_dentry *d, uint64_t obje
 
 static int dentry_delete(struct meta *m, const struct meta_dentry *d)
 {
-	bind(statement(m, STMT_DENTRY_DELETE), 2, (int64_t)d->cookie);
-	return change_one(m, STMT_DENTRY_DELETE, d->parent);
+	return delete_name(m, STMT_DENTRY_DELETE, d);
 }
 
 struct dentry_walk {
@@ -356,13 +374,18 @@ static int list_row(void *ctx, sqlite3_stmt *st)
 	return w->fn(w->arg, &d);
 }
 
-static int dentry_list(struct meta *m, uint64_t parent, uint64_t after, meta_dentry_fn fn, void *arg)
+static int list_names(struct meta *m, enum statement which, uint64_t parent, uint64_t after, meta_dentry_fn fn, void *arg)
 {
 	struct dentry_walk w = { fn, arg, parent };
 
-	bind(statement(m, STMT_DENTRY_LIST), 1, (int64_t)parent);
-	bind(statement(m, STMT_DENTRY_LIST), 2, (int64_t)after);
-	return walk(m, STMT_DENTRY_LIST, list_row, &w);
+	bind(statement(m, which), 1, (int64_t)parent);
+	bind(statement(m, which), 2, (int64_t)after);
+	return walk(m, which, list_row, &w);
+}
+
+static int dentry_list(struct meta *m, uint64_t parent, uint64_t after, meta_dentry_fn fn, void *arg)
+{
+	return list_names(m, STMT_DENTRY_LIST, parent, after, fn, arg);
 }
 
 static int names_row(void *ctx, sqlite3_stmt *st)
@@ -376,12 +399,44 @@ static int names_row(void *ctx, sqlite3_stmt *st)
 	return w->fn(w->arg, &d);
 }
 
-static int dentry_names(struct meta *m, uint64_t object, meta_dentry_fn fn, void *arg)
+static int names_of(struct meta *m, enum statement which, uint64_t object, meta_dentry_fn fn, void *arg)
 {
 	struct dentry_walk w = { fn, arg, object };
 
-	bind(statement(m, STMT_DENTRY_NAMES), 1, (int64_t)object);
-	return walk(m, STMT_DENTRY_NAMES, names_row, &w);
+	bind(statement(m, which), 1, (int64_t)object);
+	return walk(m, which, names_row, &w);
+}
+
+static int dentry_names(struct meta *m, uint64_t object, meta_dentry_fn fn, void *arg)
+{
+	return names_of(m, STMT_DENTRY_NAMES, object, fn, arg);
+}
+
+/* Members of lifetimes: names in a table of their own */
+
+static int member_get(struct meta *m, uint64_t lifetime, const char *name, struct meta_dentry *d)
+{
+	return get_name(m, STMT_MEMBER_GET, lifetime, name, d);
+}
+
+static int member_insert(struct meta *m, uint64_t lifetime, const char *name, uint64_t object)
+{
+	return insert_name(m, STMT_MEMBER_INSERT, lifetime, name, object);
+}
+
+static int member_delete(struct meta *m, const struct meta_dentry *d)
+{
+	return delete_name(m, STMT_MEMBER_DELETE, d);
+}
+
+static int member_list(struct meta *m, uint64_t lifetime, uint64_t after, meta_dentry_fn fn, void *arg)
+{
+	return list_names(m, STMT_MEMBER_LIST, lifetime, after, fn, arg);
+}
+
+static int member_names(struct meta *m, uint64_t object, meta_dentry_fn fn, void *arg)
+{
+	return names_of(m, STMT_MEMBER_NAMES, object, fn, arg);
 }
 
 /* Attributes */
@@ -515,6 +570,174 @@ static int garbage_list(struct meta *m, meta_id_fn fn, void *arg)
 	struct id_walk w = { fn, arg };
 
 	return walk(m, STMT_GARBAGE_LIST, id_row, &w);
+}
+
+static int ending_add(struct meta *m, uint64_t object, const char *path)
+{
+	sqlite3_bind_blob(statement(m, STMT_ENDING_ADD), 2, path, (int)strlen(path), SQLITE_STATIC);
+	return change_one(m, STMT_ENDING_ADD, object);
+}
+
+struct ending_walk {
+	meta_ending_fn fn;
+	void *arg;
+};
+
+static int ending_row(void *ctx, sqlite3_stmt *st)
+{
+	struct ending_walk *w = ctx;
+	char path[PATH_MAX];
+	int len = sqlite3_column_bytes(st, 1);
+
+	len = len < PATH_MAX ? len : PATH_MAX - 1;
+	if (len > 0)
+		memcpy(path, sqlite3_column_blob(st, 1), (size_t)len);
+	path[len] = '\0';
+	return w->fn(w->arg, (uint64_t)sqlite3_column_int64(st, 0), path);
+}
+
+static int ending_list(struct meta *m, meta_ending_fn fn, void *arg)
+{
+	struct ending_walk w = { fn, arg };
+
+	return walk(m, STMT_ENDING_LIST, ending_row, &w);
+}
+
+/* Leases */
+
+struct lease_walk {
+	meta_lease_fn fn;
+	void *arg;
+};
+
+static int lease_row(void *ctx, sqlite3_stmt *st)
+{
+	struct lease_walk *w = ctx;
+	struct meta_lease l = {
+		.object = (uint64_t)sqlite3_column_int64(st, 0), .expires = sqlite3_column_int64(st, 1),
+		.boot = sqlite3_column_int64(st, 2), .boot_id = (uint64_t)sqlite3_column_int64(st, 3),
+	};
+
+	return w->fn(w->arg, &l);
+}
+
+static int take_lease(void *arg, const struct meta_lease *l)
+{
+	*(struct meta_lease *)arg = *l;
+	return 1;
+}
+
+static int lease_get(struct meta *m, uint64_t object, struct meta_lease *l)
+{
+	struct lease_walk w = { take_lease, l };
+	int r;
+
+	bind(statement(m, STMT_LEASE_GET), 1, (int64_t)object);
+	r = walk(m, STMT_LEASE_GET, lease_row, &w);
+	return r > 0 ? 0 : r == 0 ? -ENOENT : r;
+}
+
+static int lease_put(struct meta *m, const struct meta_lease *l)
+{
+	sqlite3_stmt *st = statement(m, STMT_LEASE_PUT);
+
+	bind(st, 1, (int64_t)l->object);
+	bind(st, 2, l->expires);
+	if (l->boot != 0)
+		bind(st, 3, l->boot);
+	else
+		sqlite3_bind_null(st, 3);
+	bind(st, 4, (int64_t)l->boot_id);
+	return change(m, STMT_LEASE_PUT);
+}
+
+static int lease_remove(struct meta *m, uint64_t object)
+{
+	return change_one(m, STMT_LEASE_REMOVE, object);
+}
+
+static int lease_soonest(struct meta *m, bool timed, meta_lease_fn fn, void *arg)
+{
+	struct lease_walk w = { fn, arg };
+
+	return walk(m, timed ? STMT_LEASE_SOONEST_TIME : STMT_LEASE_SOONEST_BOOT, lease_row, &w);
+}
+
+static int lease_rebase(struct meta *m, uint64_t boot_id, int64_t wall, int64_t boot)
+{
+	sqlite3_stmt *st = statement(m, STMT_LEASE_REBASE);
+
+	bind(st, 1, (int64_t)boot_id);
+	bind(st, 2, wall);
+	bind(st, 3, boot);
+	return change(m, STMT_LEASE_REBASE);
+}
+
+/* Bindings to processes */
+
+struct binding_walk {
+	meta_binding_fn fn;
+	void *arg;
+};
+
+static int binding_row(void *ctx, sqlite3_stmt *st)
+{
+	struct binding_walk *w = ctx;
+	struct meta_binding b = {
+		.object = (uint64_t)sqlite3_column_int64(st, 0), .pid = sqlite3_column_int(st, 1),
+		.start = (uint64_t)sqlite3_column_int64(st, 2), .boot_id = (uint64_t)sqlite3_column_int64(st, 3),
+	};
+
+	return w->fn(w->arg, &b);
+}
+
+static int take_binding(void *arg, const struct meta_binding *b)
+{
+	*(struct meta_binding *)arg = *b;
+	return 1;
+}
+
+static int binding_get(struct meta *m, uint64_t object, struct meta_binding *b)
+{
+	struct binding_walk w = { take_binding, b };
+	int r;
+
+	bind(statement(m, STMT_BINDING_GET), 1, (int64_t)object);
+	r = walk(m, STMT_BINDING_GET, binding_row, &w);
+	return r > 0 ? 0 : r == 0 ? -ENOENT : r;
+}
+
+static int binding_put(struct meta *m, const struct meta_binding *b)
+{
+	sqlite3_stmt *st = statement(m, STMT_BINDING_PUT);
+
+	bind(st, 1, (int64_t)b->object);
+	bind(st, 2, b->pid);
+	bind(st, 3, (int64_t)b->start);
+	bind(st, 4, (int64_t)b->boot_id);
+	return change(m, STMT_BINDING_PUT);
+}
+
+static int binding_remove(struct meta *m, uint64_t object)
+{
+	return change_one(m, STMT_BINDING_REMOVE, object);
+}
+
+static int binding_list(struct meta *m, uint64_t after, meta_binding_fn fn, void *arg)
+{
+	struct binding_walk w = { fn, arg };
+
+	bind(statement(m, STMT_BINDING_LIST), 1, (int64_t)after);
+	return walk(m, STMT_BINDING_LIST, binding_row, &w);
+}
+
+static int binding_of(struct meta *m, int32_t pid, uint64_t start, meta_binding_fn fn, void *arg)
+{
+	struct binding_walk w = { fn, arg };
+
+	bind(statement(m, STMT_BINDING_OF), 1, pid);
+	bind(statement(m, STMT_BINDING_OF), 2, (int64_t)start);
+	return walk(m, STMT_BINDING_OF, binding_row, &w);
 }
 
 static int aborted_add(struct meta *m, const struct meta_aborted *a)
@@ -651,6 +874,23 @@ const struct meta_ops sqlite_record_ops = {
 	.aborted_add = aborted_add,
 	.aborted_remove = aborted_remove,
 	.aborted_list = aborted_list,
+	.member_get = member_get,
+	.member_insert = member_insert,
+	.member_delete = member_delete,
+	.member_list = member_list,
+	.member_names = member_names,
+	.ending_add = ending_add,
+	.ending_list = ending_list,
+	.lease_get = lease_get,
+	.lease_put = lease_put,
+	.lease_remove = lease_remove,
+	.lease_soonest = lease_soonest,
+	.lease_rebase = lease_rebase,
+	.binding_get = binding_get,
+	.binding_put = binding_put,
+	.binding_remove = binding_remove,
+	.binding_list = binding_list,
+	.binding_of = binding_of,
 	.event_add = event_add,
 	.event_scan = event_scan,
 };

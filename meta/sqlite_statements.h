@@ -3,7 +3,7 @@
 
 #define OBJECT_COLUMNS                                                                                              \
 	"id, vid, version, mode, uid, gid, nlink, rdev, size, blocks, atime, mtime, ctime, btime, state, declared, " \
-	"durable, live, error, deadline, producer_pid, producer_uid, producer_command"
+	"durable, live, error, deadline, producer_pid, producer_uid, producer_command, lifetime"
 
 STATEMENT(BEGIN, "BEGIN")
 STATEMENT(BEGIN_IMMEDIATE, "BEGIN IMMEDIATE")
@@ -14,11 +14,11 @@ STATEMENT(SEQUENCE_TAKE, "UPDATE sequence SET next = max(next, ?2) + ?1 WHERE na
 STATEMENT(OBJECT_GET, "SELECT " OBJECT_COLUMNS " FROM object WHERE id = ?1")
 STATEMENT(OBJECT_BY_VERSION, "SELECT " OBJECT_COLUMNS " FROM object WHERE vid = ?1 AND vid <> id")
 STATEMENT(OBJECT_INSERT, "INSERT INTO object (" OBJECT_COLUMNS ")"
-			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)")
+			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)")
 STATEMENT(OBJECT_UPDATE, "UPDATE object SET vid = ?2, version = ?3, mode = ?4, uid = ?5, gid = ?6, nlink = ?7, rdev = ?8,"
 			 " size = ?9, blocks = ?10, atime = ?11, mtime = ?12, ctime = ?13, btime = ?14, state = ?15,"
 			 " declared = ?16, durable = ?17, live = ?18, error = ?19, deadline = ?20, producer_pid = ?21,"
-			 " producer_uid = ?22, producer_command = ?23 WHERE id = ?1")
+			 " producer_uid = ?22, producer_command = ?23, lifetime = ?24 WHERE id = ?1")
 STATEMENT(OBJECT_TOUCH, "UPDATE object SET mtime = ?2, ctime = ?2, nlink = nlink + ?3 WHERE id = ?1")
 STATEMENT(OBJECT_DELETE, "DELETE FROM object WHERE id = ?1")
 STATEMENT(OBJECT_DEADLINES, "SELECT " OBJECT_COLUMNS " FROM object WHERE deadline IS NOT NULL AND deadline > 0 ORDER BY deadline")
@@ -49,6 +49,32 @@ STATEMENT(GARBAGE_LIST, "SELECT vid FROM garbage WHERE vid > 0 ORDER BY vid")
 STATEMENT(ABORTED_ADD, "INSERT INTO aborted (object, draft, at, size) VALUES (?1, ?2, ?3, ?4)")
 STATEMENT(ABORTED_REMOVE, "DELETE FROM aborted WHERE object = ?1")
 STATEMENT(ABORTED_LIST, "SELECT object, draft, at, size FROM aborted WHERE object > 0 ORDER BY object")
+
+STATEMENT(MEMBER_GET, "SELECT cookie, object FROM member WHERE lifetime = ?1 AND cookie BETWEEN ?2 AND ?3 AND name = ?4")
+STATEMENT(MEMBER_INSERT, "INSERT INTO member (lifetime, cookie, name, object) VALUES (?1, ?2, ?3, ?4)")
+STATEMENT(MEMBER_DELETE, "DELETE FROM member WHERE lifetime = ?1 AND cookie = ?2")
+STATEMENT(MEMBER_LIST, "SELECT cookie, name, object FROM member WHERE lifetime = ?1 AND cookie > ?2 ORDER BY cookie")
+STATEMENT(MEMBER_NAMES, "SELECT lifetime, cookie, name FROM member WHERE object = ?1")
+
+STATEMENT(ENDING_ADD, "INSERT INTO ending (object, path) VALUES (?1, ?2)")
+STATEMENT(ENDING_LIST, "SELECT object, path FROM ending WHERE object > 0 ORDER BY object")
+
+STATEMENT(LEASE_GET, "SELECT object, expires, boot, boot_id FROM lease WHERE object = ?1")
+STATEMENT(LEASE_PUT, "INSERT INTO lease (object, expires, boot, boot_id) VALUES (?1, ?2, ?3, ?4)"
+		     " ON CONFLICT (object) DO UPDATE SET expires = excluded.expires, boot = excluded.boot,"
+		     " boot_id = excluded.boot_id")
+STATEMENT(LEASE_REMOVE, "DELETE FROM lease WHERE object = ?1")
+STATEMENT(LEASE_SOONEST_BOOT, "SELECT object, expires, boot, boot_id FROM lease WHERE boot IS NOT NULL ORDER BY boot")
+STATEMENT(LEASE_SOONEST_TIME, "SELECT object, expires, boot, boot_id FROM lease WHERE boot IS NULL ORDER BY expires")
+STATEMENT(LEASE_REBASE, "UPDATE lease SET boot = max(1, ?3 + expires - ?2), boot_id = ?1 WHERE boot IS NOT NULL AND boot_id <> ?1")
+
+STATEMENT(BINDING_GET, "SELECT object, pid, start, boot_id FROM binding WHERE object = ?1")
+STATEMENT(BINDING_PUT, "INSERT INTO binding (object, pid, start, boot_id) VALUES (?1, ?2, ?3, ?4)"
+		       " ON CONFLICT (object) DO UPDATE SET pid = excluded.pid, start = excluded.start,"
+		       " boot_id = excluded.boot_id")
+STATEMENT(BINDING_REMOVE, "DELETE FROM binding WHERE object = ?1")
+STATEMENT(BINDING_LIST, "SELECT object, pid, start, boot_id FROM binding WHERE object > ?1 ORDER BY object")
+STATEMENT(BINDING_OF, "SELECT object, pid, start, boot_id FROM binding WHERE pid = ?1 AND start = ?2")
 
 STATEMENT(EVENT_ADD, "INSERT INTO event (at, kind, key, object, version, pid, uid, command, detail)"
 		     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")

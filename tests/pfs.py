@@ -610,8 +610,11 @@ def complaints(mount):
     aborted = {row[0] for row in base.execute("select object from aborted")}
     broken = base.execute("pragma foreign_key_check").fetchall()
     base.close()
-    files = {name: os.path.getsize(os.path.join(folder, name))
-             for folder, _, names in os.walk(mount.store / "data") for name in names}
+    files = {}
+    for folder, _, names in os.walk(mount.store / "data"):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # it is being removed
+                files[name] = os.path.getsize(os.path.join(folder, name))
     found = [f"foreign key: {row}" for row in broken]
     found += [f"draft of object {row[0]} is left" for row in drafts]
     found += [f"garbage: version {row[0]:016x} is left" for row in garbage]

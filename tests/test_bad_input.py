@@ -170,11 +170,12 @@ def test_corrupt_catalog(used, corruption):
 
 def test_catalog_of_a_newer_version(used):
     with contextlib.closing(sqlite3.connect(used.store / "catalog.db")) as base:
+        known, = base.execute("pragma user_version").fetchone()
         base.execute("pragma user_version = 9999")
     refused(promisefs("mount", used.store, used.root), used.store, "newer")
     with contextlib.closing(sqlite3.connect(used.store / "catalog.db")) as base:
         assert base.execute("pragma user_version").fetchone() == (9999,)
-        base.execute("pragma user_version = 1")
+        base.execute(f"pragma user_version = {known}")
     assert used.start().root.joinpath("key").read_bytes() == b"precious"
     used.stop()
 

@@ -1,18 +1,21 @@
 """The command line: every verb, its exit status, one line for each failure, JSON."""
+import datetime
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
-from pfs import attr, binary, eventually, pattern, promisefs, run, set_attr, state, version
+from pfs import NOBODY, attr, binary, eventually, pattern, promisefs, run, set_attr, state, version
 
-VERBS = ["mount", "umount", "put", "get", "future", "wait", "fail", "cancel", "evict", "stat", "ls", "log", "doctor",
-         "help"]
-KEY_VERBS = {"put": [], "get": [], "future": [], "wait": [], "fail": ["reason"], "cancel": [], "evict": [], "stat": [],
-             "ls": [], "log": []}
+VERBS = ["mount", "umount", "put", "get", "future", "wait", "fail", "cancel", "evict", "lifetime", "lease", "stat",
+         "ls", "log", "doctor", "help"]
+KEY_VERBS = {"put": [], "get": [], "future": [], "wait": [], "fail": ["reason"], "cancel": [], "evict": [], "lease": [],
+             "stat": [], "ls": [], "log": []}
 
 
 class Command:
@@ -97,7 +100,12 @@ def test_help_of_a_verb(verb):
 MISUSES = [[], ["nonsense"], ["help", "nonsense"], ["--nonsense"], ["get"], ["get", "--nonsense", "k"],
            ["get", "a", "b"], ["fail", "key"], ["get", "--timeout"], ["get", "--timeout", "soon", "k"],
            ["get", "--timeout", "5", "k"], ["future", "--deadline", "", "k"], ["wait"], ["doctor", "x"],
-           ["put", "--json", "k"], ["stat"], ["evict"]]
+           ["put", "--json", "k"], ["stat"], ["evict"], ["lifetime"], ["lifetime", "nonsense"], ["lifetime", "begin"],
+           ["lifetime", "begin", "a", "b"], ["lifetime", "begin", "a/b"], ["lifetime", "begin", ".."],
+           ["lifetime", "begin", "self"], ["lifetime", "add", "self", "k"], ["lifetime", "add", "a"],
+           ["lifetime", "add", "a/b", "k"], ["lifetime", "end"], ["lifetime", "end", "a", "--lease", "1s"],
+           ["lifetime", "begin", "a", "--json"], ["lifetime", "begin", "a", "--lease"], ["lifetime", "list", "a", "b"],
+           ["lease"], ["lease", "k", "1s", "2s"], ["lease", "--lifetime", "a/b"], ["lease", "--json", "k", "1s"]]
 
 
 @pytest.mark.parametrize("argv", MISUSES, ids=" ".join)
@@ -333,6 +341,249 @@ def test_wait_json(mnt):
     assert done.returncode == 1
     states = {entry["key"]: entry["state"] for entry in lines(done.stdout)}
     assert states == {mnt.key("a"): "ready", mnt.key("b"): "failed"}
+
+
+# ---- lifetimes and leases --------------------------------------------------------------------------------------------
+
+def unique(mnt, name):
+    """A name for a lifetime that only this test uses: all of a mount are in one place."""
+    return f"{name}-{mnt.prefix}"
+
+
+def lifetime(mnt, *argv, **kwargs):
+    return promisefs("lifetime", *argv, cwd=mnt.root, **kwargs)
+
+
+def begin(mnt, name, *options):
+    """Begin a lifetime: (its name, its directory)."""
+    name = unique(mnt, name)
+    path = good(lifetime(mnt, "begin", name, *options)).rstrip("\n")
+    assert path == os.path.join(mnt.mount.control, "lifetimes", name)
+    return name, path
+
+
+def names_in(mnt, name):
+    return [entry["name"] for entry in lines(good(lifetime(mnt, "list", "--json", name)))]
+
+
+def of_lifetime(mnt, name):
+    """What `lifetime list` says of one, or None."""
+    found = [entry for entry in lines(good(lifetime(mnt, "list", "--json"))) if entry["lifetime"] == name]
+    return found[0] if found else None
+
+
+def test_a_lifetime_from_begin_to_end(mnt):
+    mnt.put("a", b"x")
+    mnt.put("b", b"x")
+    mnt.declare("future")
+    name, path = begin(mnt, "job")
+    good(lifetime(mnt, "add", name, "a", mnt / "future"), "")
+    assert sorted(os.listdir(path)) == names_in(mnt, name) == ["a", "future"]
+    waiter = mnt.waiting_reader(mnt / "future")
+    good(lifetime(mnt, "end", name), "")
+    assert waiter.error() == "ECANCELED"
+    assert os.listdir(mnt.root) == ["b"] and not os.path.exists(path)
+
+
+def test_lifetimes_of_another_mount_than_that_of_the_current_directory(mnt, tmp_path):
+    mnt.put("key", b"x")
+    mount, name = mnt.mount.root, unique(mnt, "job")
+    bad(promisefs("lifetime", "begin", name, cwd=tmp_path), "lifetime", ".", "-m MOUNTPOINT")
+    good(promisefs("lifetime", "begin", "-m", mount, name, cwd=tmp_path))
+    good(promisefs("lifetime", "add", name, mnt / "key", cwd=tmp_path), "")
+    good(promisefs("lease", "-m", mount, "--lifetime", name, "1h", cwd=tmp_path), "")
+    good(promisefs("lifetime", "end", name, cwd=tmp_path, env={**os.environ, "PROMISEFS_MOUNT": str(mount)}), "")
+    assert os.listdir(mnt.root) == []
+
+
+def test_names_in_a_lifetime(mnt):
+    os.mkdir(mnt / "d")
+    for key in ("key", "d/key", "d/other"):
+        mnt.put(key, key.encode())
+    name, path = begin(mnt, "job")
+    whole = mnt.key("d/key").replace("/", ":")
+    good(lifetime(mnt, "add", name, "key", "d/key", "d/other"), "")
+    assert set(names_in(mnt, name)) == {"key", "other", whole}
+    with open(os.path.join(path, whole)) as file:
+        assert file.read() == "d/key"
+    good(lifetime(mnt, "add", name, "key", "d/key", "d/other"), "")
+    assert len(os.listdir(path)) == 3, "they were in it already"
+    os.unlink(mnt / "d/key")
+    mnt.put(whole, b"")
+    mnt.put("d/key", b"")
+    good(lifetime(mnt, "add", name, whole), "")
+    bad(lifetime(mnt, "add", name, "d/key"), "lifetime", "d/key", name, "taken", "ln d/key")
+    good(lifetime(mnt, "end", name), "")
+    assert os.listdir(mnt.root) == ["d"] and os.listdir(mnt / "d") == ["key"]
+
+
+def test_a_replaced_key_is_still_in_its_lifetime(mnt):
+    mnt.put("key", b"1")
+    name, path = begin(mnt, "job")
+    good(lifetime(mnt, "add", name, "key"), "")
+    mnt.put("key", b"2")
+    mnt.versions("key", 2)
+    good(lifetime(mnt, "add", name, "key"), "")
+    assert os.listdir(path) == ["key"]
+    good(lifetime(mnt, "end", name))
+
+
+def test_a_lifetime_with_a_lease(mnt):
+    mnt.put("key", b"x")
+    name, path = begin(mnt, "job", "--lease", "1h")
+    assert attr(path, "lease") and good(promisefs("lease", path)).startswith("20")
+    good(lifetime(mnt, "add", name, "key"))
+    good(promisefs("lease", path, "100ms"), "")
+    eventually(lambda: not os.path.exists(mnt / "key") and not os.path.exists(path))
+
+
+def test_list_of_lifetimes(mnt):
+    mnt.put("key", b"x")
+    mnt.declare("future")
+    name, path = begin(mnt, "job")
+    empty, empty_path = begin(mnt, "empty", "--lease", "1h")
+    good(lifetime(mnt, "add", name, "key", "future"))
+    assert of_lifetime(mnt, name) == {"lifetime": name, "path": path, "members": 2, "lease": None}
+    there = of_lifetime(mnt, empty)
+    assert (there["path"], there["members"]) == (empty_path, 0) and re.fullmatch(r"20\d\d-.*Z", there["lease"])
+    members = [(entry["lifetime"], entry["name"], entry["state"], entry["id"])
+               for entry in lines(good(lifetime(mnt, "list", "--json", name)))]
+    assert members == [(name, "future", "pending", int(attr(mnt / "future", "id"))),
+                       (name, "key", "ready", int(attr(mnt / "key", "id")))]
+    text = good(lifetime(mnt, "list"))
+    assert re.search(rf"^ *2 +- +{name}$", text, re.M) and re.search(rf"^ *0 +20\S+Z +{empty}$", text, re.M)
+    assert re.fullmatch(r"pending +\d+ +future\nready +\d+ +key\n", good(lifetime(mnt, "list", name)))
+    assert good(lifetime(mnt, "list", empty)) == ""
+    for each in (name, empty):
+        good(lifetime(mnt, "end", each))
+
+
+def test_lifetime_errors(mnt):
+    mnt.put("key", b"x")
+    os.mkdir(mnt / "dir")
+    name, none = unique(mnt, "job"), unique(mnt, "none")
+    bad(lifetime(mnt, "begin", name, "--lease", "soon"), "lifetime", name, "soon", status=2)
+    assert of_lifetime(mnt, name) is None
+    _, path = begin(mnt, "job")
+    bad(lifetime(mnt, "begin", name), "lifetime", name, "already", f"promisefs lifetime end {name}")
+    for argv in (["end", none], ["list", none], ["add", none, "key", "nokey", "dir"]):
+        bad(lifetime(mnt, *argv), "lifetime", none, "no such lifetime", "promisefs lifetime list")
+    bad(lifetime(mnt, "add", name, "dir"), "lifetime", "dir", "directory")
+    bad(lifetime(mnt, "add", name, "no/key"), "lifetime", "no/key", "no' does not exist")
+    bad(lifetime(mnt, "add", name, "nokey", "key"), "lifetime", "nokey", "no such key")
+    assert os.listdir(path) == ["key"], "the others are added all the same"
+    bad(lifetime(mnt, "begin", "x" * 256), "lifetime", "x" * 256, "too long")
+    good(lifetime(mnt, "end", name))
+
+
+@pytest.mark.needs_root
+def test_lifetimes_of_other_users(mnt, scratch, numbers):
+    copy = shutil.copy(binary(), scratch / f"promisefs-{next(numbers)}")
+    os.chmod(copy, 0o755)
+
+    def nobody(*argv):
+        return run(copy, *argv, cwd=mnt.root, user=NOBODY, group=NOBODY, extra_groups=[])
+
+    key = mnt.put("key", b"x")
+    os.chmod(key, 0o644)
+    name, path = begin(mnt, "job")
+    mine = unique(mnt, "mine")
+    good(nobody("lifetime", "begin", mine))
+    bad(nobody("lifetime", "add", mine, "key"), "lifetime", "key", "not permitted", "owner of the key")
+    bad(nobody("lifetime", "end", name), "lifetime", name, "not permitted", "who began it")
+    bad(nobody("lease", "--lifetime", name, "1s"), "lease", name, "not permitted", "who began it")
+    bad(nobody("lease", "key", "1s"), "lease", "key", "permission denied")
+    os.chmod(key, 0o666)
+    good(nobody("lifetime", "add", mine, "key"), "")
+    bad(nobody("lifetime", "add", name, "key"), "lifetime", name, "not permitted")
+    os.chmod(path, 0o700)
+    bad(nobody("lifetime", "list", name), "lifetime", name, "not permitted")
+    there = [entry for entry in lines(good(nobody("lifetime", "list", "--json"))) if entry["lifetime"] == name]
+    assert [entry["members"] for entry in there] == [None]
+    good(nobody("lifetime", "end", mine), "")
+    assert os.listdir(mnt.root) == []
+    good(lifetime(mnt, "end", name))
+
+
+def seconds_left(text):
+    """From now until a time that the command printed."""
+    when = datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text.strip()).replace("Z", "+00:00"))
+    return when.timestamp() - time.time()
+
+
+def test_lease(mnt):
+    key = mnt.put("key", b"x")
+    assert good(promisefs("lease", key)) == "none\n"
+    assert lines(good(promisefs("lease", "--json", key))) == [{"key": mnt.key("key"), "lease": None}]
+    good(promisefs("lease", key, "100s"), "")
+    assert 50 < seconds_left(good(promisefs("lease", key))) <= 100
+    good(promisefs("lease", key, "+100s"), "")
+    assert 150 < seconds_left(good(promisefs("lease", key))) <= 201
+    good(promisefs("lease", key, "2100-01-02T03:04:05Z"), "")
+    [entry] = lines(good(promisefs("lease", "--json", key)))
+    assert entry["key"] == mnt.key("key")
+    assert abs(seconds_left(entry["lease"]) - seconds_left("2100-01-02T03:04:05Z")) < 5
+    good(promisefs("lease", key, "none"), "")
+    assert good(promisefs("lease", key)) == "none\n"
+    good(promisefs("lease", key, "100ms"), "")
+    eventually(lambda: not os.path.exists(key))
+    assert [event["event"] for event in lines(good(promisefs("log", "--json", key)))] == ["put", "expire"]
+
+
+@pytest.mark.parametrize("value", ["soon", "5", "+", "+none", "10x", "2026-01-02", "++5s"])
+def test_malformed_leases(mnt, value):
+    key = mnt.put("key", b"x")
+    bad(promisefs("lease", key, value), "lease", key, f"'{value}'", status=2)
+    assert attr(key, "lease") is None
+
+
+def test_lease_errors(mnt):
+    none = unique(mnt, "none")
+    path = os.path.join(mnt.mount.control, "lifetimes", none)
+    for rest in ([], ["5s"]):
+        bad(promisefs("lease", mnt / "none", *rest), "lease", mnt / "none", "no such key")
+        bad(promisefs("lease", path, *rest), "lease", path, "no such lifetime")
+        bad(promisefs("lease", "--lifetime", none, *rest, cwd=mnt.root), "lease", none, "no such lifetime")
+    bad(promisefs("lease", mnt.mount.root, "5s"), "lease", mnt.mount.root, "cannot have a lease", "lifetime")
+
+
+def test_stat_shows_leases_and_lifetimes(mnt):
+    key = mnt.put("key", b"x")
+    mnt.becomes("key", "ready")
+    text = good(promisefs("stat", key))
+    assert not re.search(r"^  (lease|lifetimes) ", text, re.M)
+    [entry] = lines(good(promisefs("stat", "--json", key)))
+    assert (entry["lease"], entry["lifetimes"]) == (None, None)
+    names = [begin(mnt, name)[0] for name in ("a", "b")]
+    for name in names:
+        good(lifetime(mnt, "add", name, key))
+    good(promisefs("lease", key, "1h"))
+    text = good(promisefs("stat", key))
+    assert re.search(r"^  lease     20\S+Z$", text, re.M)
+    assert sorted(re.search(r"^  lifetimes (.+)$", text, re.M)[1].split("/")) == names
+    [entry] = lines(good(promisefs("stat", "--json", key)))
+    assert sorted(entry["lifetimes"]) == names and 3000 < seconds_left(entry["lease"]) <= 3600
+    for name in names:
+        promisefs("lifetime", "end", name, cwd=mnt.root)
+
+
+# ---- completion ------------------------------------------------------------------------------------------------------
+
+def completions(*words, **kwargs):
+    return good(promisefs("--complete", len(words), "promisefs", *words, **kwargs)).splitlines()
+
+
+def test_completion(mnt):
+    name, _ = begin(mnt, "job")
+    assert completions("li") == ["lifetime"]
+    assert completions("lifetime", "") == ["begin", "add", "end", "list"]
+    assert completions("lifetime", "begin", "--l") == ["--lease"]
+    assert completions("lifetime", "begin", "") == []
+    for words in (["lifetime", "add"], ["lifetime", "end"], ["lifetime", "list"], ["lease", "--lifetime"]):
+        assert name in completions(*words, "", cwd=mnt.root)
+        assert completions("-m", mnt.mount.root, *words, name) == [name]
+    assert completions("lifetime", "add", name, "") == completions("lease", "") == ["@files"]
+    good(lifetime(mnt, "end", name))
 
 
 # ---- stat, ls, log ---------------------------------------------------------------------------------------------------

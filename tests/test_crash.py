@@ -186,6 +186,7 @@ def test_restart_keeps_ids_versions_events_and_torn_bytes(new_mount):
     writer.kill()
     eventually(lambda: os.path.exists(mnt.aborted("torn")))
     events = mnt.history("key")
+    os.mkdir(mnt / "dir")  # when that has returned, all before it is recorded: nobody has waited for the writer's end
     crash(mnt)
     assert (attr(mnt / "key", "id"), version(mnt / "key")) == (number, 2)
     assert mnt.history("key")[:len(events)] == events

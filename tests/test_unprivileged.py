@@ -10,7 +10,8 @@ import pytest
 
 import pfs
 
-CORE = ["test_objects.py", "test_futures.py", "test_namespace.py", "test_control.py"]
+CORE = ["test_objects.py", "test_futures.py", "test_namespace.py", "test_control.py", "test_lifetimes.py",
+        "test_processes.py"]
 
 
 def why_not():

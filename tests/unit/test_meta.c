@@ -125,7 +125,7 @@ static struct meta_object full_object(uint64_t id)
 		.id = id, .vid = id + 1000000, .version = UINT64_MAX >> 1, .mode = S_IFREG | 07777, .uid = UINT32_MAX,
 		.gid = UINT32_MAX - 1, .nlink = UINT32_MAX - 2, .rdev = UINT64_MAX - 3, .size = INT64_MAX, .blocks = 1LL << 40,
 		.atime = -1, .mtime = INT64_MIN, .ctime = INT64_MAX, .btime = 7, .state = OBJECT_FAILED, .declared = true,
-		.durable = true, .live = true, .error = ETIMEDOUT, .deadline = INT64_MAX - 1, .producer_pid = INT32_MAX,
+		.durable = true, .live = true, .error = ETIMEDOUT, .deadline = INT64_MAX - 1, .producer_pid = INT32_MAX, .lifetime = INT64_MAX,
 		.producer_uid = UINT32_MAX, .producer_command = "123456789012345",
 	};
 }
@@ -636,6 +636,175 @@ static void test_aborted(void **state)
 	c.n = 0;
 	assert_int_equal(OP(aborted_list)(m, copy_aborted, &c), 0);
 	assert_int_equal(c.n, 0);
+	end_recorded();
+}
+
+/* ---- Lifetimes and leases ---- */
+
+static int list_member(void *arg, const struct meta_dentry *d)
+{
+	return list_id(arg, d->object);
+}
+
+static int list_lifetime(void *arg, const struct meta_dentry *d)
+{
+	return list_id(arg, d->parent);
+}
+
+static unsigned members(uint64_t lifetime)
+{
+	struct id_list l = { .n = 0 };
+
+	assert_int_equal(OP(member_list)(m, lifetime, 0, list_member, &l), 0);
+	return l.n;
+}
+
+static void test_members(void **state)
+{
+	struct id_list l = { .n = 0 };
+	uint64_t first, second, object, other;
+	struct meta_dentry d;
+
+	begin();
+	first = add_object();
+	second = add_object();
+	object = add_object();
+	other = add_object();
+	assert_int_equal(OP(member_insert)(m, first, "name", object), 0);
+	assert_int_equal(OP(member_insert)(m, first, "other", other), 0);
+	assert_int_equal(OP(member_insert)(m, second, "name", object), 0);
+	end_recorded();
+	reopen();
+	begin();
+	assert_int_equal(OP(member_get)(m, first, "name", &d), 0);
+	assert_true(d.parent == first && d.object == object && d.cookie > 0 && strcmp(d.name, "name") == 0);
+	assert_int_equal(OP(member_get)(m, second, "other", &d), -ENOENT);
+	assert_int_equal(OP(dentry_get)(m, first, "name", &d), -ENOENT); /* not a key */
+	assert_int_equal(OP(dentry_names)(m, object, list_member, &l), 0);
+	assert_int_equal(l.n, 0);
+	assert_int_equal(OP(member_names)(m, object, list_lifetime, &l), 0);
+	assert_int_equal(l.n, 2);
+	assert_int_equal(members(first), 2);
+	assert_int_equal(OP(member_get)(m, first, "other", &d), 0);
+	assert_int_equal(OP(member_delete)(m, &d), 0);
+	assert_int_equal(members(first), 1);
+	assert_int_equal(OP(object_delete)(m, object), 0); /* and with it its membership */
+	assert_int_equal(members(first) + members(second), 0);
+	end_recorded();
+}
+
+static int list_ending(void *arg, uint64_t object, const char *path)
+{
+	assert_string_equal(path, "where/it was");
+	return list_id(arg, object);
+}
+
+static void test_ending(void **state)
+{
+	struct id_list l = { .n = 0 };
+	uint64_t lifetime;
+
+	begin();
+	lifetime = add_object();
+	assert_int_equal(OP(ending_add)(m, lifetime, "where/it was"), 0);
+	end_recorded();
+	reopen();
+	begin();
+	assert_int_equal(OP(ending_list)(m, list_ending, &l), 0);
+	assert_true(l.n == 1 && l.id[0] == lifetime);
+	assert_int_equal(OP(object_delete)(m, lifetime), 0);
+	l.n = 0;
+	assert_int_equal(OP(ending_list)(m, list_ending, &l), 0);
+	assert_int_equal(l.n, 0);
+	end_recorded();
+}
+
+static int copy_lease(void *arg, const struct meta_lease *l)
+{
+	*(struct meta_lease *)arg = *l;
+	return 1;
+}
+
+static void check_lease(uint64_t object, int64_t expires, int64_t boot, uint64_t boot_id)
+{
+	struct meta_lease l;
+
+	assert_int_equal(OP(lease_get)(m, object, &l), 0);
+	assert_true(l.object == object && l.expires == expires && l.boot == boot && l.boot_id == boot_id);
+}
+
+static void test_leases(void **state)
+{
+	uint64_t a, b, c;
+	struct meta_lease l;
+
+	begin();
+	a = add_object();
+	b = add_object();
+	c = add_object();
+	assert_int_equal(OP(lease_get)(m, a, &l), -ENOENT);
+	assert_int_equal(OP(lease_soonest)(m, false, copy_lease, &l), 0);
+	assert_int_equal(OP(lease_put)(m, &(struct meta_lease){ a, 5000, 0, 7 }), 0);
+	assert_int_equal(OP(lease_put)(m, &(struct meta_lease){ a, 3000, 900, 7 }), 0);
+	assert_int_equal(OP(lease_put)(m, &(struct meta_lease){ b, 2000, 950, 7 }), 0);
+	assert_int_equal(OP(lease_put)(m, &(struct meta_lease){ c, INT64_MAX, 0, 7 }), 0);
+	end_recorded();
+	reopen();
+	begin();
+	check_lease(a, 3000, 900, 7);
+	assert_int_equal(OP(lease_soonest)(m, false, copy_lease, &l), 1);
+	assert_true(l.object == a);
+	assert_int_equal(OP(lease_soonest)(m, true, copy_lease, &l), 1);
+	assert_true(l.object == c && l.boot == 0);
+	assert_int_equal(OP(lease_rebase)(m, 7, 1000, 10), 0); /* the same boot */
+	check_lease(a, 3000, 900, 7);
+	assert_int_equal(OP(lease_rebase)(m, 8, 2500, 10), 0);
+	check_lease(a, 3000, 510, 8);
+	check_lease(b, 2000, 1, 8); /* over */
+	check_lease(c, INT64_MAX, 0, 7);
+	assert_int_equal(OP(lease_remove)(m, a), 0);
+	assert_int_equal(OP(lease_get)(m, a, &l), -ENOENT);
+	assert_int_equal(OP(object_delete)(m, b), 0);
+	assert_int_equal(OP(lease_soonest)(m, false, copy_lease, &l), 0);
+	end_recorded();
+}
+
+static int copy_binding(void *arg, const struct meta_binding *b)
+{
+	return list_id(arg, b->object);
+}
+
+static void test_bindings(void **state)
+{
+	struct id_list l = { .n = 0 };
+	struct meta_binding b;
+	uint64_t one, two;
+
+	begin();
+	one = add_object();
+	two = add_object();
+	assert_int_equal(OP(binding_get)(m, one, &b), -ENOENT);
+	assert_int_equal(OP(binding_put)(m, &(struct meta_binding){ one, 7, 8, 9 }), 0);
+	assert_int_equal(OP(binding_put)(m, &(struct meta_binding){ one, INT32_MAX, INT64_MAX, INT64_MAX }), 0);
+	assert_int_equal(OP(binding_put)(m, &(struct meta_binding){ two, INT32_MAX, 5, 6 }), 0);
+	end_recorded();
+	reopen();
+	begin();
+	assert_int_equal(OP(binding_get)(m, one, &b), 0);
+	assert_true(b.object == one && b.pid == INT32_MAX && b.start == INT64_MAX && b.boot_id == INT64_MAX);
+	assert_int_equal(OP(binding_list)(m, 0, copy_binding, &l), 0);
+	assert_true(l.n == 2 && l.id[0] == one && l.id[1] == two);
+	l.n = 0;
+	assert_int_equal(OP(binding_list)(m, one, copy_binding, &l), 0);
+	assert_true(l.n == 1 && l.id[0] == two);
+	l.n = 0;
+	assert_int_equal(OP(binding_of)(m, INT32_MAX, 5, copy_binding, &l), 0); /* not every process of that number */
+	assert_true(l.n == 1 && l.id[0] == two);
+	assert_int_equal(OP(binding_remove)(m, one), 0);
+	assert_int_equal(OP(object_delete)(m, two), 0);
+	l.n = 0;
+	assert_int_equal(OP(binding_list)(m, 0, copy_binding, &l), 0);
+	assert_int_equal(l.n, 0);
 	end_recorded();
 }
 
@@ -1185,6 +1354,26 @@ static void test_newer(void **state)
 	refused("catalog.db", -EPROTO);
 }
 
+/* A catalog of the first version is brought up to date, with all that is in it. */
+static void test_older(void **state)
+{
+	struct meta_object o;
+	uint64_t id;
+
+	begin();
+	id = add_object();
+	end_recorded();
+	close_catalog();
+	run_sql(scratch_path(dir, "catalog.db"), "ALTER TABLE object DROP COLUMN lifetime; DROP TABLE member; DROP TABLE ending;"
+		"DROP TABLE lease; DROP TABLE binding; PRAGMA user_version = 1");
+	reopen();
+	begin();
+	assert_int_equal(OP(object_get)(m, id, &o), 0);
+	assert_int_equal(OP(member_insert)(m, id, "name", id), 0);
+	assert_int_equal(OP(lease_put)(m, &(struct meta_lease){ id, 1, 1, 1 }), 0);
+	end_recorded();
+}
+
 static void test_foreign(void **state)
 {
 	run_sql(scratch_path(dir, "foreign.db"), "CREATE TABLE t (x); INSERT INTO t VALUES (1)");
@@ -1277,6 +1466,10 @@ int main(int argc, char **argv)
 		TEST(test_drafts),
 		TEST(test_garbage),
 		TEST(test_aborted),
+		TEST(test_members),
+		TEST(test_ending),
+		TEST(test_leases),
+		TEST(test_bindings),
 		TEST(test_events),
 		TEST(test_events_pruned),
 		TEST(test_ids),
@@ -1295,6 +1488,7 @@ int main(int argc, char **argv)
 		TEST(test_alone),
 		TEST(test_clock),
 		TEST(test_newer),
+		TEST(test_older),
 		TEST(test_foreign),
 		TEST(test_garbage_bytes),
 		TEST(test_damaged),

@@ -11,9 +11,9 @@
 
 #define LONG_BASE 0x100 /* getopt's value of option id is LONG_BASE + id */
 
-const struct verb_row *verb_find(const char *name)
+const struct verb_row *verb_find(const struct verb_row *table, const char *name)
 {
-	for (const struct verb_row *v = verb_table; v->name != NULL; v++)
+	for (const struct verb_row *v = table; v->name != NULL; v++)
 		if (strcmp(v->name, name) == 0)
 			return v;
 	return NULL;
@@ -34,6 +34,13 @@ int64_t args_duration(const struct args *a, enum option_id id)
 		return ns;
 	report_usage("'%s' is not a duration such as 500ms, 10s or 1.5h", a->value[id]);
 	return INT64_MIN;
+}
+
+bool expiry_valid(const char *s)
+{
+	int64_t ns;
+
+	return strcmp(s, "none") == 0 || parse_time(s, &ns) == 0 || parse_duration(s, &ns) == 0;
 }
 
 /* The options of a verb in the form that getopt wants. */
@@ -108,11 +115,30 @@ static int check_count(const struct args *a)
 	return 0;
 }
 
+/* The first word of a verb that has actions says which; the others are that one's. */
+static int take_action(struct args *a)
+{
+	const struct verb_row *action;
+
+	if (a->verb->actions == NULL || a->count == 0)
+		return 0;
+	action = verb_find(a->verb->actions, a->words[0]);
+	if (action == NULL)
+		return report_usage("unknown action '%s'", a->words[0]);
+	for (const struct option_row *o = option_table; o->name != NULL; o++)
+		if (args_has(a, o->id) && (action->options & (1u << o->id)) == 0)
+			return report_usage("option --%s does not go with '%s'", o->name, action->name);
+	a->verb = action;
+	a->words++;
+	a->count--;
+	return 0;
+}
+
 int args_parse(struct args *a, int argc, char **argv)
 {
 	char letters[2 * OPT_COUNT + 2];
 	struct option longs[OPT_COUNT + 1];
-	int c;
+	int c, r;
 
 	build_getopt(a->verb, letters, longs);
 	opterr = 0;
@@ -123,7 +149,10 @@ int args_parse(struct args *a, int argc, char **argv)
 	}
 	a->count = argc - optind;
 	a->words = argv + optind;
-	return args_has(a, OPT_HELP) ? 0 : check_count(a);
+	if (args_has(a, OPT_HELP))
+		return 0;
+	r = take_action(a);
+	return r == 0 ? check_count(a) : r;
 }
 
 void args_finish(struct args *a)

@@ -18,6 +18,8 @@ enum option_id {
 	OPT_TIMEOUT,
 	OPT_AWAIT,
 	OPT_DEADLINE,
+	OPT_LEASE,
+	OPT_LIFETIME,
 	OPT_ANY,
 	OPT_LONG,
 	OPT_FOLLOW,
@@ -35,6 +37,7 @@ enum word_kind {
 	WORD_DIRECTORY,
 	WORD_VERB,
 	WORD_MOUNT_OPTION,
+	WORD_LIFETIME,
 };
 
 struct option_row {
@@ -48,7 +51,7 @@ struct option_row {
 
 /* The words of one command line, as the verb sees them. */
 struct args {
-	const struct verb_row *verb;
+	const struct verb_row *verb;  /* or its action */
 	const char *value[OPT_COUNT]; /* NULL: not given; "" for an option without argument */
 	int count;                    /* of words that are not options */
 	char **words;
@@ -64,6 +67,8 @@ struct verb_row {
 	int min, max;        /* number of words; max < 0: any number */
 	enum word_kind kind; /* of the words */
 	int (*run)(const struct args *a);
+	const struct verb_row *actions; /* NULL: none; else the first word is one of these, which is then run instead */
+	enum word_kind first;           /* kind of the first word, when it is another one */
 };
 
 struct mount_option_row {
@@ -76,14 +81,17 @@ extern const struct option_row option_table[];      /* ends with a row without n
 extern const struct verb_row verb_table[];          /* likewise */
 extern const struct mount_option_row mount_table[]; /* likewise */
 
-/* The verb of that name, NULL when there is none. */
-const struct verb_row *verb_find(const char *name);
+/* The verb or action of that name, NULL when there is none. */
+const struct verb_row *verb_find(const struct verb_row *table, const char *name);
 
 /* Whether the option was given. */
 bool args_has(const struct args *a, enum option_id id);
 
 /* The value of a duration option in nanoseconds, -1 when it was not given; INT64_MIN after a usage error was told. */
 int64_t args_duration(const struct args *a, enum option_id id);
+
+/* Whether s says when something ends: a duration, a time, or `none`. */
+bool expiry_valid(const char *s);
 
 /* Take argv (after the verb) apart by the table. Returns 0, or EXIT_USAGE after saying what is wrong. */
 int args_parse(struct args *a, int argc, char **argv);

@@ -1,5 +1,4 @@
 /* future, fail, cancel, evict: what changes a key without writing it. */
-#include "core/parse.h"
 #include "key.h"
 #include "report.h"
 #include "verbs.h"
@@ -39,20 +38,12 @@ static int future(const struct args *a, const struct key *k)
 	return EXIT_DONE;
 }
 
-/* A deadline may also be a time, or `none`. */
-static bool deadline_valid(const char *s)
-{
-	int64_t ns;
-
-	return strcmp(s, "none") == 0 || parse_time(s, &ns) == 0 || parse_duration(s, &ns) == 0;
-}
-
 int verb_future(const struct args *a)
 {
 	struct key k;
 	int r;
 
-	if (args_has(a, OPT_DEADLINE) && !deadline_valid(a->value[OPT_DEADLINE]))
+	if (args_has(a, OPT_DEADLINE) && !expiry_valid(a->value[OPT_DEADLINE]))
 		return report_usage("'%s' is neither a duration such as 60s nor a time such as 2026-01-02T03:04:05Z",
 				    a->value[OPT_DEADLINE]);
 	r = key_find(a, a->words[0], &k);

@@ -1,8 +1,10 @@
 /* Help and completion, written from the table. */
 #include "args.h"
+#include "key.h"
 #include "report.h"
 #include "verbs.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +15,7 @@ void help_all(void)
 	       "A directory in which every path is a promise: open a file before it exists,\n"
 	       "and get it, whole, when its producer has written it.\n\n");
 	for (const struct verb_row *v = verb_table; v->name != NULL; v++)
-		printf("  %-7s %s\n", v->name, v->summary);
+		printf("  %-8s %s\n", v->name, v->summary);
 	printf("\n"
 	       "  --version, --help, and `promisefs VERB --help` or `promisefs help VERB`\n\n"
 	       "KEY is a path below a mount. With -m MOUNTPOINT, or PROMISEFS_MOUNT in the\n"
@@ -30,6 +32,17 @@ static void help_option(const struct option_row *o)
 		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
 	snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->argument ? " " : "", o->argument ?: "");
 	printf("  %-25s %s\n", left, o->help);
+}
+
+static void help_actions(const struct verb_row *actions)
+{
+	printf("\nActions:\n");
+	for (const struct verb_row *v = actions; v->name != NULL; v++) {
+		char left[40];
+
+		snprintf(left, sizeof(left), "%s %s", v->name, v->words);
+		printf("  %-16s %s\n", left, v->summary);
+	}
 }
 
 static void help_mount_options(void)
@@ -49,6 +62,8 @@ void help_verb(const struct verb_row *v)
 	       v->summary[0] - ('a' - 'A'), v->summary + 1);
 	if (*v->text)
 		printf("\n%s", v->text);
+	if (v->actions != NULL)
+		help_actions(v->actions);
 	printf("\n");
 	for (const struct option_row *o = option_table; o->name != NULL; o++)
 		if (v->options & (1u << o->id))
@@ -65,7 +80,7 @@ int verb_help(const struct args *a)
 		help_all();
 		return EXIT_DONE;
 	}
-	v = verb_find(a->words[0]);
+	v = verb_find(verb_table, a->words[0]);
 	if (v == NULL) {
 		report_verb(NULL);
 		return report_usage("unknown verb '%s'", a->words[0]);
@@ -80,9 +95,9 @@ static void offer(const char *prefix, const char *word, const char *typed)
 		printf("%s%s\n", prefix, word);
 }
 
-static void complete_verbs(const char *typed)
+static void complete_verbs(const struct verb_row *table, const char *typed)
 {
-	for (const struct verb_row *v = verb_table; v->name != NULL; v++)
+	for (const struct verb_row *v = table; v->name != NULL; v++)
 		offer("", v->name, typed);
 }
 
@@ -105,12 +120,35 @@ static void complete_mount_options(const char *typed)
 	free(before);
 }
 
+static void complete_lifetimes(const char *typed, const char *mount)
+{
+	const struct args a = { .value[OPT_MOUNT] = mount };
+	struct dirent **names = NULL;
+	struct key k;
+	char *dir;
+	int n;
+
+	if (key_find(&a, key_default(&a), &k) != 0)
+		return;
+	dir = key_control(&k, "lifetimes", NULL);
+	n = directory_names(dir, &names);
+	for (int i = 0; i < n; i++) {
+		offer("", names[i]->d_name, typed);
+		free(names[i]);
+	}
+	free(names);
+	free(dir);
+	key_finish(&k);
+}
+
 static void complete_word(enum word_kind kind, const char *typed, const char *mount)
 {
 	if (kind == WORD_VERB)
-		complete_verbs(typed);
+		complete_verbs(verb_table, typed);
 	else if (kind == WORD_MOUNT_OPTION)
 		complete_mount_options(typed);
+	else if (kind == WORD_LIFETIME)
+		complete_lifetimes(typed, mount);
 	else if (kind == WORD_DIRECTORY)
 		printf("@dirs\n");
 	else if (kind == WORD_KEY && mount != NULL && typed[0] != '/')
@@ -132,27 +170,57 @@ static const struct option_row *wants_argument(const char *word)
 	return NULL;
 }
 
+/* What the words before the one to be completed say. */
+struct typed {
+	const struct verb_row *verb;     /* or its action; NULL: not yet there */
+	const struct option_row *option; /* whose argument comes now */
+	const char *mount;
+	bool lifetime; /* the operand is one */
+	bool more;     /* it is not the first of the verb's words */
+};
+
+static void take_typed(struct typed *t, const char *word)
+{
+	const struct option_row *option = t->option;
+
+	t->option = option == NULL ? wants_argument(word) : NULL;
+	if (option != NULL)
+		t->mount = option->id == OPT_MOUNT ? word : t->mount;
+	else if (strcmp(word, "--lifetime") == 0)
+		t->lifetime = true;
+	else if (t->option != NULL || word[0] == '-')
+		return;
+	else if (t->verb == NULL)
+		t->verb = verb_find(verb_table, word);
+	else if (t->verb->actions != NULL)
+		t->verb = verb_find(t->verb->actions, word) ?: t->verb;
+	else
+		t->more = true;
+}
+
+static enum word_kind next_kind(const struct typed *t)
+{
+	if (!t->more && (t->lifetime || t->verb->first != WORD_NONE))
+		return t->lifetime ? WORD_LIFETIME : t->verb->first;
+	return t->verb->kind;
+}
+
 int complete(int index, int count, char **words)
 {
-	const struct verb_row *v = NULL;
-	const char *mount = getenv("PROMISEFS_MOUNT");
-	const struct option_row *before = NULL;
 	const char *typed = index < count ? words[index] : "";
+	struct typed t = { .mount = getenv("PROMISEFS_MOUNT") };
 
-	for (int i = 1; i < index && i < count; i++) {
-		if (before != NULL && before->id == OPT_MOUNT)
-			mount = words[i];
-		else if (before == NULL && v == NULL)
-			v = verb_find(words[i]);
-		before = before == NULL ? wants_argument(words[i]) : NULL;
-	}
-	if (before != NULL)
-		complete_word(before->kind, typed, mount);
-	else if (v == NULL)
-		complete_word(WORD_VERB, typed, mount);
+	for (int i = 1; i < index && i < count; i++)
+		take_typed(&t, words[i]);
+	if (t.option != NULL)
+		complete_word(t.option->kind, typed, t.mount);
+	else if (t.verb == NULL)
+		complete_word(WORD_VERB, typed, t.mount);
 	else if (typed[0] == '-')
-		complete_options(v, typed);
+		complete_options(t.verb, typed);
+	else if (t.verb->actions != NULL)
+		complete_verbs(t.verb->actions, typed);
 	else
-		complete_word(v->kind, typed, mount);
+		complete_word(next_kind(&t), typed, t.mount);
 	return EXIT_DONE;
 }

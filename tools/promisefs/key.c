@@ -3,6 +3,7 @@
 #include "core/parse.h"
 #include "report.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -218,6 +219,21 @@ char *attribute_read(const char *path, const char *attribute)
 		return NULL;
 	buffer[n] = '\0';
 	return text("%s", buffer);
+}
+
+static int no_dots(const struct dirent *d)
+{
+	return strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0;
+}
+
+static int by_bytes(const struct dirent **x, const struct dirent **y)
+{
+	return strcmp((*x)->d_name, (*y)->d_name);
+}
+
+int directory_names(const char *path, struct dirent ***names)
+{
+	return scandir(path, names, no_dots, by_bytes);
 }
 
 int attribute_write(const char *path, const char *attribute, const char *value)

@@ -11,6 +11,8 @@
 
 #include <sys/types.h>
 
+struct dirent;
+
 struct key {
 	const char *word;
 	char *root;
@@ -32,6 +34,9 @@ char *key_control(const struct key *k, const char *view, const char *name);
 
 /* Read user.promisefs.ATTRIBUTE of path into a new string; NULL when it has none (errno is set). Never waits. */
 char *attribute_read(const char *path, const char *attribute);
+
+/* The names in a directory, sorted by bytes, without `.` and `..`. Returns how many, or -1 with errno. */
+int directory_names(const char *path, struct dirent ***names);
 
 /* Set user.promisefs.ATTRIBUTE. Returns 0 or a negative errno. */
 int attribute_write(const char *path, const char *attribute, const char *value);

@@ -43,7 +43,7 @@ static int run_verb(const struct verb_row *v, int argc, char **argv, const char 
 	if (r == 0 && args_has(&a, OPT_HELP))
 		help_verb(v);
 	else if (r == 0)
-		r = v->run(&a);
+		r = a.verb->run(&a);
 	args_finish(&a);
 	return finish_output(r);
 }
@@ -87,7 +87,7 @@ int main(int argc, char **argv)
 	argv += skip;
 	if (argc < 2)
 		return report_usage("missing verb");
-	v = verb_find(argv[1]);
+	v = verb_find(verb_table, argv[1]);
 	if (v == NULL)
 		return run_word(argv[1]);
 	if (v->run != verb_mount)

@@ -26,7 +26,7 @@ static void time_of(const struct timespec *t, char buf[static 40])
 }
 
 /* The attributes that are text, in the order in which they are shown. */
-static const char *const text_attributes[] = { "deadline", "error", "publish", "sha256" };
+static const char *const text_attributes[] = { "deadline", "error", "publish", "lease", "sha256" };
 static const char *const number_attributes[] = { "version", "id" };
 
 static bool wanted(const struct args *a, const char *attribute)
@@ -71,6 +71,22 @@ static void json_text_attribute(struct json *j, const char *path, const char *na
 	free(value);
 }
 
+/* `a/b` as an array. */
+static void json_lifetimes(struct json *j, const char *path)
+{
+	char *lifetimes = attribute_read(path, "lifetimes"), *rest = lifetimes, *name;
+
+	if (lifetimes == NULL) {
+		json_string(j, "lifetimes", NULL);
+		return;
+	}
+	json_open(j, "lifetimes", '[');
+	while ((name = strsep(&rest, "/")) != NULL)
+		json_string(j, NULL, name);
+	json_close(j, ']');
+	free(lifetimes);
+}
+
 static void json_times(struct json *j, const struct stat *st)
 {
 	char buf[40];
@@ -102,6 +118,7 @@ static void stat_json(const struct args *a, const struct key *k, const struct st
 	for (size_t i = 0; i < sizeof(text_attributes) / sizeof(char *); i++)
 		if (wanted(a, text_attributes[i]))
 			json_text_attribute(&j, k->path, text_attributes[i]);
+	json_lifetimes(&j, k->path);
 	json_producer(&j, producer);
 	json_end_line(&j);
 	free(producer);
@@ -141,6 +158,7 @@ static void stat_text(const struct args *a, const struct key *k, const struct st
 	for (size_t i = 0; i < sizeof(text_attributes) / sizeof(char *); i++)
 		if (wanted(a, text_attributes[i]))
 			line_of_attribute(k->path, text_attributes[i]);
+	line_of_attribute(k->path, "lifetimes");
 	line_of_attribute(k->path, "producer");
 }
 
@@ -240,20 +258,10 @@ static void ls_one(const struct args *a, const char *path, const char *below, co
 	free(version);
 }
 
-static int no_dots(const struct dirent *d)
-{
-	return strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0;
-}
-
-static int by_bytes(const struct dirent **x, const struct dirent **y)
-{
-	return strcmp((*x)->d_name, (*y)->d_name);
-}
-
 static int ls_directory(const struct args *a, const struct key *k)
 {
 	struct dirent **names = NULL;
-	int n = chdir(k->path) < 0 ? -1 : scandir(".", &names, no_dots, by_bytes);
+	int n = chdir(k->path) < 0 ? -1 : directory_names(".", &names);
 
 	if (n < 0)
 		return report_errno(k->word, errno, NULL);

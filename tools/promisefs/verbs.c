@@ -11,6 +11,8 @@ const struct option_row option_table[] = {
 	{ OPT_TIMEOUT, 0, "timeout", "DUR", "give up after DUR (exit status 124)" },
 	{ OPT_AWAIT, 0, "await", NULL, "wait also when nobody has declared KEY yet" },
 	{ OPT_DEADLINE, 0, "deadline", "DUR", "fail with ETIMEDOUT when not set after DUR" },
+	{ OPT_LEASE, 0, "lease", "DUR", "begin: it ends by itself after DUR, or at a time" },
+	{ OPT_LIFETIME, 0, "lifetime", NULL, "KEY is the name of a lifetime" },
 	{ OPT_ANY, 0, "any", NULL, "return when the first of them settles" },
 	{ OPT_LONG, 'l', "long", NULL, "also state, version, size and time" },
 	{ OPT_FOLLOW, 0, "follow", NULL, "go on with what happens from now on" },
@@ -31,6 +33,18 @@ const struct mount_option_row mount_table[] = {
 	{ "wait-timeout=", "DUR|none", "no reader waits longer than this (none)" },
 	{ "threads=", "N", "threads that serve requests" },
 	{ "busy-poll=", "DUR|off", "look so long for a request before sleeping" },
+	{ 0 },
+};
+
+static const struct verb_row lifetime_table[] = {
+	{ "begin", "NAME", "begin it, print the path of its directory", "",
+	  KEY_OPTIONS | BIT(OPT_LEASE), 1, 1, WORD_NONE, lifetime_begin },
+	{ "add", "NAME KEY...", "KEYs are evicted when it ends", "",
+	  KEY_OPTIONS, 2, -1, WORD_KEY, lifetime_add, .first = WORD_LIFETIME },
+	{ "end", "NAME", "end it: all keys that were added are evicted", "",
+	  KEY_OPTIONS, 1, 1, WORD_LIFETIME, lifetime_end },
+	{ "list", "[NAME]", "the lifetimes that there are, or what is in one", "",
+	  KEY_OPTIONS | BIT(OPT_JSON), 0, 1, WORD_LIFETIME, lifetime_list },
 	{ 0 },
 };
 
@@ -69,6 +83,15 @@ const struct verb_row verb_table[] = {
 	{ "evict", "KEY...", "remove KEYs from the store",
 	  "The key goes at once, its data when the last reader has closed it.\n",
 	  KEY_OPTIONS, 1, -1, WORD_KEY, verb_evict },
+	{ "lifetime", "ACTION [NAME [KEY...]]", "begin, fill, end, list scopes of KEYs that go together",
+	  "A lifetime is a directory, MOUNTPOINT/.promisefs/lifetimes/NAME. Its mount is\n"
+	  "that of the KEYs, else of -m or of the current directory. In it, a KEY gets the\n"
+	  "last part of its own name, or, when that is taken, all of it with : for /.\n",
+	  KEY_OPTIONS | BIT(OPT_LEASE) | BIT(OPT_JSON), 1, -1, WORD_NONE, NULL, .actions = lifetime_table },
+	{ "lease", "KEY [DUR]", "let KEY or a lifetime end by itself, or say when",
+	  "DUR is a duration, or +DUR to extend the lease that it has, or a time such as\n"
+	  "2026-01-02T03:04:05Z, or none. Without it, prints when the lease expires.\n",
+	  KEY_OPTIONS | BIT(OPT_LIFETIME) | BIT(OPT_JSON), 1, 2, WORD_KEY, verb_lease },
 	{ "stat", "KEY...", "what is known of KEY; never waits",
 	  "", KEY_OPTIONS | BIT(OPT_JSON) | BIT(OPT_SHA256), 1, -1, WORD_KEY, verb_stat },
 	{ "ls", "[KEY]", "list the keys in a directory; never waits",

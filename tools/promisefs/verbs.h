@@ -17,3 +17,9 @@ int verb_ls(const struct args *a);
 int verb_log(const struct args *a);
 int verb_doctor(const struct args *a);
 int verb_help(const struct args *a);
+int verb_lease(const struct args *a);
+
+int lifetime_begin(const struct args *a);
+int lifetime_add(const struct args *a);
+int lifetime_end(const struct args *a);
+int lifetime_list(const struct args *a);

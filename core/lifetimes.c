@@ -1,0 +1,577 @@
+/* Lifetimes: named scopes of objects, directories below lifetimes/. And what ends otherwise: files and directories whose
+ * lease has expired (leases.c) or whose process has ended (bindings.c).
+ *
+ *  lifetime  record                                  left by
+ *  absent    -                                       mkdir -> alive
+ *  alive     a directory below META_LIFETIMES        rmdir, or its lease expires -> ending
+ *  ending    that directory without a name, and a    its last member is evicted -> absent
+ *            row in `ending`
+ *
+ * A member is a name in a table of its own (link(2) into the directory). It is no key: it does not keep its object alive
+ * and goes with it. An object may be in several lifetimes; the first one to end takes it along. Whoever makes an object a
+ * member decides that it will go away, so it takes the right to write it.
+ *
+ * A lifetime may have a million members, so it ends in slices, between which everybody else has his turn. rmdir(2)
+ * returns when all of them are evicted, but does not wait longer than PATIENCE_NS. A crash in between is no matter: the
+ * next start goes on. A directory that expires goes the same way, with everything below it. */
+#include "core/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLICE 16
+#define PATIENCE_NS 1000000000LL
+#define RETRY_NS 200000000LL
+
+/* One that is ending: a lifetime, or a directory whose lease has expired. */
+struct ending {
+	uint64_t object;
+	struct meta_commit *user; /* who is to be told; NULL: nobody, or he has been */
+	int64_t until;            /* when he loses patience; boot time */
+	char *path, *why;         /* where it was; what the events say */
+	struct ending *prev, *next;
+};
+
+static int take_name(void *arg, const struct meta_dentry *d)
+{
+	*(struct meta_dentry *)arg = *d;
+	return 1;
+}
+
+/* The name of a lifetime that is alive. */
+int lifetime_name(struct store *st, uint64_t lifetime, struct meta_dentry *d)
+{
+	int r = st->meta->ops->dentry_names(st->meta, lifetime, take_name, d);
+
+	if (r < 0)
+		return r;
+	return r > 0 && d->parent == META_LIFETIMES ? 0 : -ENOENT;
+}
+
+int lifetime_make(struct op *op, const char *name, struct meta_object *o)
+{
+	struct meta *m = op->st->meta;
+	int64_t now = store_now(op->st);
+	int r;
+
+	*o = (struct meta_object){ .mode = S_IFDIR | (0777 & ~op->who->umask), .uid = op->who->uid, .gid = op->who->gid,
+				   .nlink = 2, .atime = now, .mtime = now, .ctime = now, .btime = now };
+	r = m->ops->new_id(m, &o->id);
+	o->vid = o->id;
+	if (r == 0)
+		r = m->ops->object_insert(m, o);
+	if (r == 0)
+		r = m->ops->dentry_insert(m, META_LIFETIMES, name, o->id);
+	return r == 0 ? m->ops->object_touch(m, META_LIFETIMES, now, 1) : r;
+}
+
+/* Members */
+
+static bool may_end(const struct caller *who, const struct meta_object *o)
+{
+	return who->uid == 0 || who->uid == o->uid || (o->mode & (who->gid == o->gid ? S_IWGRP : S_IWOTH)) != 0;
+}
+
+static int add_member(struct op *op, const struct subject *s, uint64_t lifetime, const char *name)
+{
+	struct meta *m = op->st->meta;
+	struct meta_dentry d, scope;
+	char key[PATH_MAX];
+	int r = lifetime_name(op->st, lifetime, &scope);
+
+	if (r < 0)
+		return r;
+	if (s->gone)
+		return -ENOENT;
+	if (is_dir(&s->o) || !may_end(op->who, &s->o))
+		return -EPERM;
+	r = m->ops->member_get(m, lifetime, name, &d);
+	if (r != -ENOENT)
+		return r == 0 ? -EEXIST : r;
+	r = m->ops->member_insert(m, lifetime, name, s->o.id);
+	if (r == 0)
+		r = path_of(op->st, s->o.id, key);
+	return r == 0 ? event_record(op, "join", key, &s->o, NULL, scope.name) : r;
+}
+
+/* A new file in a directory whose files join a lifetime. */
+int lifetime_join(struct op *op, const struct meta_object *o, const char *name)
+{
+	struct meta *m = op->st->meta;
+	char unique[META_NAME_MAX + 1];
+	struct meta_dentry d;
+	int r = lifetime_name(op->st, o->lifetime, &d);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r; /* it has ended */
+	r = m->ops->member_get(m, o->lifetime, name, &d);
+	if (r == 0) {
+		snprintf(unique, sizeof(unique), "%.200s.%llu", name, (unsigned long long)o->id);
+		name = unique;
+	}
+	return r == 0 || r == -ENOENT ? m->ops->member_insert(m, o->lifetime, name, o->id) : r;
+}
+
+int lifetime_of_dir_set(struct op *op, struct subject *s, const char *name)
+{
+	struct meta_object lifetime = { 0 };
+	struct meta_dentry d;
+	int r = 0;
+
+	if (!is_dir(&s->o) || s->o.id < META_FIRST_ID)
+		return -EINVAL;
+	if (name != NULL) {
+		r = op->st->meta->ops->dentry_get(op->st->meta, META_LIFETIMES, name, &d);
+		if (r == 0)
+			r = op->st->meta->ops->object_get(op->st->meta, d.object, &lifetime);
+		if (r == 0 && !may_end(op->who, &lifetime))
+			r = -EPERM;
+	}
+	s->o.lifetime = lifetime.id;
+	return r == 0 ? subject_save(op->st, s) : r;
+}
+
+int store_lifetime_add(struct store *st, const struct caller *who, uint64_t node, uint64_t lifetime, const char *name,
+		       struct entry *e, struct meta_commit *c)
+{
+	struct subject s;
+	struct op op;
+	int r;
+
+	op_begin_named(&op, st, who);
+	r = subject_get(st, node, &s);
+	if (r < 0)
+		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
+	r = is_file(&s.o) && s.o.vid != node && s.v == NULL ? -ESTALE : add_member(&op, &s, lifetime, name);
+	if (r == 0) {
+		fill_entry(st, NULL, &s.o, e);
+		e->stable = false; /* the name goes away by itself */
+	}
+	subject_put(st, &s);
+	return op_end(&op, r, META_RECORDED, c);
+}
+
+static int get_member(struct store *st, uint64_t lifetime, const char *name, struct meta_object *o)
+{
+	struct meta_dentry d;
+	int r = st->meta->ops->member_get(st->meta, lifetime, name, &d);
+
+	return r == 0 ? st->meta->ops->object_get(st->meta, d.object, o) : r;
+}
+
+int store_lifetime_lookup(struct store *st, const struct caller *who, uint64_t lifetime, const char *name, struct entry *e)
+{
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, who);
+	r = get_member(st, lifetime, name, &o);
+	if (r == 0) {
+		fill_entry(st, who, &o, e);
+		e->stable = false;
+	}
+	op_end(&op, 0, META_READ, NULL);
+	return r;
+}
+
+/* Ending */
+
+static int evict(struct op *op, struct meta_object *o, const char *why)
+{
+	char key[PATH_MAX];
+	int r = path_of(op->st, o->id, key);
+
+	if (r == 0)
+		r = event_record(op, "evict", key, o, NULL, why);
+	return r == 0 ? object_evict(op, o, -ECANCELED) : r;
+}
+
+int store_lifetime_evict(struct store *st, const struct caller *who, uint64_t lifetime, const char *name,
+			 struct meta_commit *c)
+{
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin_named(&op, st, who);
+	r = get_member(st, lifetime, name, &o);
+	if (r == 0)
+		r = evict(&op, &o, NULL);
+	return op_end(&op, r, META_RECORDED, c);
+}
+
+static void free_ending(struct ending *e)
+{
+	if (e == NULL)
+		return;
+	free(e->path);
+	free(e->why);
+	free(e);
+}
+
+/* Depth first, so that not too many of them are under way at any time. */
+static void schedule(struct store *st, struct ending *list, int64_t pause)
+{
+	struct ending *e, *next;
+	bool any;
+
+	pthread_mutex_lock(&st->lock);
+	DL_FOREACH_SAFE(list, e, next) {
+		DL_DELETE(list, e);
+		DL_PREPEND(st->endings, e);
+	}
+	any = st->endings != NULL;
+	pthread_mutex_unlock(&st->lock);
+	if (any)
+		timer_arm(st->timers, &st->ending_timer, timers_now() + pause);
+}
+
+static void free_endings(struct ending *list)
+{
+	struct ending *e, *next;
+
+	DL_FOREACH_SAFE(list, e, next) {
+		DL_DELETE(list, e);
+		free_ending(e);
+	}
+}
+
+static struct ending *new_ending(uint64_t object, const char *path, const char *why)
+{
+	struct ending *e = calloc(1, sizeof(*e));
+
+	if (e == NULL)
+		return NULL;
+	e->object = object;
+	e->until = timers_now() + PATIENCE_NS;
+	e->path = strdup(path);
+	e->why = strdup(why);
+	if (e->path != NULL && e->why != NULL)
+		return e;
+	free_ending(e);
+	return NULL;
+}
+
+struct slice {
+	uint64_t objects[SLICE];
+	unsigned n;
+};
+
+static int gather(void *arg, const struct meta_dentry *d)
+{
+	struct slice *s = arg;
+
+	s->objects[s->n++] = d->object;
+	return s->n == SLICE;
+}
+
+/* 1: there may be more. */
+static int evict_members(struct op *op, uint64_t lifetime, const char *why)
+{
+	struct meta *m = op->st->meta;
+	struct slice s = { .n = 0 };
+	struct meta_object o;
+	int r = m->ops->member_list(m, lifetime, 0, gather, &s);
+
+	for (unsigned i = 0; r >= 0 && i < s.n; i++) {
+		r = m->ops->object_get(m, s.objects[i], &o);
+		r = r == 0 ? evict(op, &o, why) : r == -ENOENT ? 0 : r; /* it may be a member by two names */
+	}
+	return r < 0 ? r : s.n == SLICE;
+}
+
+struct entries {
+	struct meta_dentry d[SLICE];
+	unsigned n;
+};
+
+static int gather_entry(void *arg, const struct meta_dentry *d)
+{
+	struct entries *l = arg;
+
+	l->d[l->n++] = *d;
+	return l->n == SLICE;
+}
+
+/* A directory below one that is ending ends by itself, so however deep a tree is, nobody has to walk down. */
+static int detach(struct op *op, const struct ending *above, const struct meta_dentry *d, struct ending **below)
+{
+	struct ending *e;
+	char *path;
+	int r;
+
+	if (asprintf(&path, "%s/%s", above->path, d->name) < 0)
+		return -ENOMEM;
+	e = new_ending(d->object, path, above->why);
+	free(path);
+	if (e == NULL)
+		return -ENOMEM;
+	DL_PREPEND(*below, e);
+	r = op->st->meta->ops->dentry_delete(op->st->meta, d);
+	return r == 0 ? op->st->meta->ops->ending_add(op->st->meta, d->object, e->path) : r;
+}
+
+/* 1: there may be more. */
+static int evict_entries(struct op *op, const struct ending *e, struct ending **below)
+{
+	struct meta *m = op->st->meta;
+	struct entries *l = calloc(1, sizeof(*l));
+	struct meta_object o;
+	int r = l == NULL ? -ENOMEM : m->ops->dentry_list(m, e->object, 0, gather_entry, l);
+	bool more = r > 0;
+
+	for (unsigned i = 0; r >= 0 && i < l->n; i++) {
+		r = m->ops->object_get(m, l->d[i].object, &o);
+		if (r == 0)
+			r = is_dir(&o) ? detach(op, e, &l->d[i], below) : evict(op, &o, e->why);
+		r = r == -ENOENT ? 0 : r; /* it has two names here */
+	}
+	free(l);
+	return r < 0 ? r : more;
+}
+
+/* Evicts some of what is in it. 1: there is more; 0: that was all, and it is gone itself. What is to end before it does
+ * goes to *below. */
+static int evict_some(struct op *op, const struct ending *e, struct ending **below)
+{
+	struct meta_dentry d;
+	struct meta_object o;
+	int r = op->st->meta->ops->dentry_names(op->st->meta, e->object, take_name, &d);
+
+	if (r != 0)
+		return r < 0 ? r : 0; /* its end was taken back */
+	path_remember(op->st, e->object, e->path);
+	r = evict_members(op, e->object, e->why);
+	if (r == 0)
+		r = evict_entries(op, e, below);
+	if (r == 0)
+		r = op->st->meta->ops->object_get(op->st->meta, e->object, &o);
+	if (r == 0) {
+		o.nlink = 0;
+		r = object_delete(op, &o, -ENOENT);
+		paths_forget(op->st);
+	}
+	return r;
+}
+
+/* From alive to ending. */
+static int take_away(struct op *op, const struct meta_dentry *d, const char *path)
+{
+	struct meta *m = op->st->meta;
+	int r = m->ops->dentry_delete(m, d);
+
+	if (r == 0)
+		r = m->ops->object_touch(m, d->parent, store_now(op->st), -1);
+	if (r == 0)
+		r = m->ops->lease_remove(m, d->object);
+	if (r == 0)
+		r = m->ops->binding_remove(m, d->object);
+	if (r == 0)
+		r = m->ops->ending_add(m, d->object, path);
+	op_invalidate(op, d->parent, d->name);
+	paths_forget(op->st);
+	return r;
+}
+
+/* And perhaps to its end; otherwise *rest is what is left to be done, the directory itself first. */
+static int begin_end(struct op *op, const struct meta_dentry *d, const char *kind, const char *detail,
+		     struct ending **rest)
+{
+	char path[PATH_MAX], why[META_NAME_MAX + 32];
+	struct ending *e = NULL;
+	struct meta_object o;
+	int r = op->st->meta->ops->object_get(op->st->meta, d->object, &o);
+
+	*rest = NULL;
+	snprintf(why, sizeof(why), "%s %s", d->parent == META_LIFETIMES ? "lifetime" : "directory", d->name);
+	if (r == 0)
+		r = path_of_name(op->st, d->parent, d->name, path);
+	if (r == 0 && (e = new_ending(d->object, path, why)) == NULL)
+		r = -ENOMEM;
+	if (r == 0)
+		r = event_record(op, kind, path, &o, NULL, detail);
+	if (r == 0)
+		r = take_away(op, d, path);
+	if (r == 0)
+		r = evict_some(op, e, rest);
+	if (r == 1)
+		DL_PREPEND(*rest, e);
+	else
+		free_ending(e);
+	if (r < 0) {
+		free_endings(*rest);
+		*rest = NULL;
+	}
+	return r < 0 ? r : 0;
+}
+
+int store_lifetime_end(struct store *st, const struct caller *who, uint64_t parent, const char *name,
+		       struct meta_commit *c)
+{
+	struct ending *rest = NULL;
+	struct meta_dentry d;
+	struct op op;
+	int r;
+
+	op_begin_named(&op, st, who);
+	r = st->meta->ops->dentry_get(st->meta, parent, name, &d);
+	if (r == 0)
+		r = begin_end(&op, &d, "end", NULL, &rest);
+	if (r < 0 || rest == NULL)
+		return op_end(&op, r, META_RECORDED, c);
+	rest->user = c;
+	op_end(&op, 0, META_LATER, NULL);
+	schedule(st, rest, 0);
+	return 0;
+}
+
+/* Whoever may write a file may say when it goes; a directory goes with what is in it, so that is for its owner to say. */
+int check_can_expire(const struct caller *who, const struct subject *s)
+{
+	if (s->gone)
+		return -ENOENT;
+	if (s->o.id < META_FIRST_ID)
+		return -EOPNOTSUPP; /* the root, lifetimes/ */
+	return is_dir(&s->o) && who->uid != 0 && who->uid != s->o.uid ? -EPERM : 0;
+}
+
+static int expire_object(struct op *op, struct meta_object *o, const char *why)
+{
+	char key[PATH_MAX];
+	int r = path_of(op->st, o->id, key);
+
+	if (r == 0)
+		r = event_record(op, "expire", key, o, NULL, why);
+	return r == 0 ? object_evict(op, o, -ECANCELED) : r;
+}
+
+static int expire_dir(struct op *op, uint64_t dir, const char *why)
+{
+	struct ending *rest = NULL;
+	struct meta_dentry d;
+	int r = op->st->meta->ops->dentry_names(op->st->meta, dir, take_name, &d);
+
+	if (r <= 0)
+		return r;
+	r = begin_end(op, &d, "expire", why, &rest);
+	if (rest != NULL)
+		schedule(op->st, rest, 0);
+	return r;
+}
+
+int expire(struct op *op, uint64_t object, const char *why)
+{
+	struct meta_object o;
+	int r = op->st->meta->ops->object_get(op->st->meta, object, &o);
+
+	if (r < 0)
+		return r;
+	return is_dir(&o) ? expire_dir(op, object, why) : expire_object(op, &o, why);
+}
+
+/* One slice. When others are waiting they get as much time as it has taken. */
+static void go_on(struct timer *t)
+{
+	struct store *st = (struct store *)((char *)t - offsetof(struct store, ending_timer));
+	int64_t began = timers_now(), pause = 0;
+	struct ending *e, *below = NULL;
+	struct meta_commit *user = NULL;
+	struct op op;
+	int r;
+
+	pthread_mutex_lock(&st->lock);
+	e = st->endings;
+	if (e != NULL)
+		DL_DELETE(st->endings, e);
+	pthread_mutex_unlock(&st->lock);
+	if (e == NULL)
+		return;
+	op_begin(&op, st, NULL);
+	r = evict_some(&op, e, &below);
+	if (r == 0 || (r == 1 && timers_now() > e->until)) {
+		user = e->user;
+		e->user = NULL;
+	}
+	if (st->meta->ops->contended(st->meta))
+		pause = timers_now() - began;
+	op_end(&op, r < 0 ? r : 0, user != NULL ? META_RECORDED : META_LATER, user);
+	if (r < 0) {
+		free_endings(below);
+		below = NULL;
+	}
+	if (r == 0)
+		free_ending(e);
+	else
+		DL_PREPEND(below, e);
+	schedule(st, below, r < 0 ? RETRY_NS : pause);
+}
+
+static int add_ending(void *arg, uint64_t object, const char *path)
+{
+	struct store *st = arg;
+	struct ending *e = new_ending(object, path, path);
+
+	if (e != NULL)
+		DL_APPEND(st->endings, e);
+	return 0;
+}
+
+void lifetimes_start(struct store *st)
+{
+	struct op op;
+
+	st->ending_timer.fire = go_on;
+	op_begin(&op, st, NULL);
+	st->meta->ops->ending_list(st->meta, add_ending, st);
+	op_end(&op, 0, META_READ, NULL);
+	if (st->endings != NULL)
+		timer_arm(st->timers, &st->ending_timer, timers_now());
+}
+
+void lifetimes_forget(struct store *st)
+{
+	struct ending *e, *next;
+
+	DL_FOREACH_SAFE(st->endings, e, next) {
+		DL_DELETE(st->endings, e);
+		free_ending(e);
+	}
+}
+
+/* Looking */
+
+struct lifetime_ids {
+	uint64_t ids[64];
+	unsigned n;
+};
+
+static int gather_lifetime(void *arg, const struct meta_dentry *d)
+{
+	struct lifetime_ids *l = arg;
+
+	for (unsigned i = 0; i < l->n; i++)
+		if (l->ids[i] == d->parent)
+			return 0;
+	l->ids[l->n++] = d->parent;
+	return l->n == 64;
+}
+
+int lifetimes_of(struct store *st, uint64_t object, char *text, size_t size)
+{
+	struct lifetime_ids l = { .n = 0 };
+	struct meta_dentry d;
+	size_t len = 0;
+	int r = st->meta->ops->member_names(st->meta, object, gather_lifetime, &l);
+
+	for (unsigned i = 0; r >= 0 && i < l.n; i++) {
+		r = lifetime_name(st, l.ids[i], &d);
+		if (r == -ENOENT)
+			r = 0;
+		else if (r == 0 && len + d.name_len + 2 < size)
+			len += (size_t)snprintf(text + len, size - len, "%s%s", len > 0 ? "/" : "", d.name);
+	}
+	return r < 0 ? r : len > 0 ? (int)len : -ENODATA;
+}
