@@ -56,7 +56,7 @@ int lifetime_make(struct op *op, const char *name, struct meta_object *o)
 	int64_t now = store_now(op->st);
 	int r;
 
-	*o = (struct meta_object){ .mode = S_IFDIR | (0777 & ~op->who->umask), .uid = op->who->uid, .gid = op->who->gid,
+	*o = (struct meta_object){ .mode = S_IFDIR | 0755, .uid = op->who->uid, .gid = op->who->gid,
 				   .nlink = 2, .atime = now, .mtime = now, .ctime = now, .btime = now };
 	r = m->ops->new_id(m, &o->id);
 	o->vid = o->id;
@@ -454,7 +454,11 @@ static int expire_dir(struct op *op, uint64_t dir, const char *why)
 	struct meta_dentry d;
 	int r = op->st->meta->ops->dentry_names(op->st->meta, dir, take_name, &d);
 
-	if (r <= 0)
+	if (r == 0) { /* it is ending with the one that it was in */
+		r = op->st->meta->ops->lease_remove(op->st->meta, dir);
+		return r == 0 ? op->st->meta->ops->binding_remove(op->st->meta, dir) : r;
+	}
+	if (r < 0)
 		return r;
 	r = begin_end(op, &d, "expire", why, &rest);
 	if (rest != NULL)
