@@ -179,13 +179,13 @@ int store_lifetime_lookup(struct store *st, const struct caller *who, uint64_t l
 
 /* Ending */
 
-static int evict(struct op *op, struct meta_object *o, const char *why)
+static int evict(struct op *op, struct meta_object *o, const char *kind, const char *why)
 {
 	char key[PATH_MAX];
 	int r = path_of(op->st, o->id, key);
 
 	if (r == 0)
-		r = event_record(op, "evict", key, o, NULL, why);
+		r = event_record(op, kind, key, o, NULL, why);
 	return r == 0 ? object_evict(op, o, -ECANCELED) : r;
 }
 
@@ -199,7 +199,7 @@ int store_lifetime_evict(struct store *st, const struct caller *who, uint64_t li
 	op_begin_named(&op, st, who);
 	r = get_member(st, lifetime, name, &o);
 	if (r == 0)
-		r = evict(&op, &o, NULL);
+		r = evict(&op, &o, "evict", NULL);
 	return op_end(&op, r, META_RECORDED, c);
 }
 
@@ -213,7 +213,7 @@ static void free_ending(struct ending *e)
 }
 
 /* Depth first, so that not too many of them are under way at any time. */
-static void schedule(struct store *st, struct ending *list, int64_t pause)
+static void schedule(struct store *st, struct ending *list)
 {
 	struct ending *e, *next;
 	bool any;
@@ -226,7 +226,7 @@ static void schedule(struct store *st, struct ending *list, int64_t pause)
 	any = st->endings != NULL;
 	pthread_mutex_unlock(&st->lock);
 	if (any)
-		timer_arm(st->timers, &st->ending_timer, timers_now() + pause);
+		timer_arm(st->timers, &st->ending_timer, timers_now());
 }
 
 static void free_endings(struct ending *list)
@@ -278,7 +278,7 @@ static int evict_members(struct op *op, uint64_t lifetime, const char *why)
 
 	for (unsigned i = 0; r >= 0 && i < s.n; i++) {
 		r = m->ops->object_get(m, s.objects[i], &o);
-		r = r == 0 ? evict(op, &o, why) : r == -ENOENT ? 0 : r; /* it may be a member by two names */
+		r = r == 0 ? evict(op, &o, "evict", why) : r == -ENOENT ? 0 : r; /* it may be a member by two names */
 	}
 	return r < 0 ? r : s.n == SLICE;
 }
@@ -326,7 +326,7 @@ static int evict_entries(struct op *op, const struct ending *e, struct ending **
 	for (unsigned i = 0; r >= 0 && i < l->n; i++) {
 		r = m->ops->object_get(m, l->d[i].object, &o);
 		if (r == 0)
-			r = is_dir(&o) ? detach(op, e, &l->d[i], below) : evict(op, &o, e->why);
+			r = is_dir(&o) ? detach(op, e, &l->d[i], below) : evict(op, &o, "evict", e->why);
 		r = r == -ENOENT ? 0 : r; /* it has two names here */
 	}
 	free(l);
@@ -408,6 +408,26 @@ static int begin_end(struct op *op, const struct meta_dentry *d, const char *kin
 	return r < 0 ? r : 0;
 }
 
+/* It may be ending already, of its lease, say: whoever ends it all the same waits for that. The catalog is held. */
+static bool wait_for_end(struct store *st, const char *name, struct meta_commit *c)
+{
+	struct ending *e, *found = NULL;
+	char path[PATH_MAX];
+
+	if (path_of_name(st, META_LIFETIMES, name, path) < 0)
+		return false;
+	pthread_mutex_lock(&st->lock);
+	DL_FOREACH(st->endings, e)
+		if (e->user == NULL && strcmp(e->path, path) == 0)
+			found = e;
+	if (found != NULL) {
+		found->user = c;
+		found->until = timers_now() + PATIENCE_NS;
+	}
+	pthread_mutex_unlock(&st->lock);
+	return found != NULL;
+}
+
 int store_lifetime_end(struct store *st, const struct caller *who, uint64_t parent, const char *name,
 		       struct meta_commit *c)
 {
@@ -418,13 +438,15 @@ int store_lifetime_end(struct store *st, const struct caller *who, uint64_t pare
 
 	op_begin_named(&op, st, who);
 	r = st->meta->ops->dentry_get(st->meta, parent, name, &d);
+	if (r == -ENOENT && wait_for_end(st, name, c))
+		return op_end(&op, 0, META_READ, NULL);
 	if (r == 0)
 		r = begin_end(&op, &d, "end", NULL, &rest);
 	if (r < 0 || rest == NULL)
 		return op_end(&op, r, META_RECORDED, c);
 	rest->user = c;
 	op_end(&op, 0, META_LATER, NULL);
-	schedule(st, rest, 0);
+	schedule(st, rest);
 	return 0;
 }
 
@@ -436,16 +458,6 @@ int check_can_expire(const struct caller *who, const struct subject *s)
 	if (s->o.id < META_FIRST_ID)
 		return -EOPNOTSUPP; /* the root, lifetimes/ */
 	return is_dir(&s->o) && who->uid != 0 && who->uid != s->o.uid ? -EPERM : 0;
-}
-
-static int expire_object(struct op *op, struct meta_object *o, const char *why)
-{
-	char key[PATH_MAX];
-	int r = path_of(op->st, o->id, key);
-
-	if (r == 0)
-		r = event_record(op, "expire", key, o, NULL, why);
-	return r == 0 ? object_evict(op, o, -ECANCELED) : r;
 }
 
 static int expire_dir(struct op *op, uint64_t dir, const char *why)
@@ -462,7 +474,7 @@ static int expire_dir(struct op *op, uint64_t dir, const char *why)
 		return r;
 	r = begin_end(op, &d, "expire", why, &rest);
 	if (rest != NULL)
-		schedule(op->st, rest, 0);
+		schedule(op->st, rest);
 	return r;
 }
 
@@ -473,7 +485,24 @@ int expire(struct op *op, uint64_t object, const char *why)
 
 	if (r < 0)
 		return r;
-	return is_dir(&o) ? expire_dir(op, object, why) : expire_object(op, &o, why);
+	return is_dir(&o) ? expire_dir(op, object, why) : evict(op, &o, "expire", why);
+}
+
+/* After a slice: whatever was found below comes first. */
+static void put_back(struct store *st, struct ending *e, struct ending *below, int r)
+{
+	pthread_mutex_lock(&st->lock);
+	DL_DELETE(st->endings, e);
+	pthread_mutex_unlock(&st->lock);
+	if (r < 0) { /* it was taken back */
+		free_endings(below);
+		below = NULL;
+	}
+	if (r == 0)
+		free_ending(e);
+	else
+		DL_PREPEND(below, e);
+	schedule(st, below);
 }
 
 /* One slice. When others are waiting they get as much time as it has taken. */
@@ -486,31 +515,25 @@ static void go_on(struct timer *t)
 	struct op op;
 	int r;
 
+	op_begin(&op, st, NULL);
 	pthread_mutex_lock(&st->lock);
 	e = st->endings;
-	if (e != NULL)
-		DL_DELETE(st->endings, e);
 	pthread_mutex_unlock(&st->lock);
-	if (e == NULL)
+	if (e == NULL) {
+		op_end(&op, 0, META_READ, NULL);
 		return;
-	op_begin(&op, st, NULL);
+	}
 	r = evict_some(&op, e, &below);
 	if (r == 0 || (r == 1 && timers_now() > e->until)) {
 		user = e->user;
 		e->user = NULL;
 	}
+	put_back(st, e, below, r);
 	if (st->meta->ops->contended(st->meta))
 		pause = timers_now() - began;
 	op_end(&op, r < 0 ? r : 0, user != NULL ? META_RECORDED : META_LATER, user);
-	if (r < 0) {
-		free_endings(below);
-		below = NULL;
-	}
-	if (r == 0)
-		free_ending(e);
-	else
-		DL_PREPEND(below, e);
-	schedule(st, below, r < 0 ? RETRY_NS : pause);
+	if ((r < 0 || pause > 0) && timer_disarm(st->timers, t))
+		timer_arm(st->timers, t, timers_now() + (r < 0 ? RETRY_NS : pause));
 }
 
 static int add_ending(void *arg, uint64_t object, const char *path)

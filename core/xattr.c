@@ -473,12 +473,17 @@ static int bind_to(struct store *st, const struct caller *who, uint64_t node, co
 {
 	char text[16];
 	char *end;
+	struct process self;
 	long pid;
 
 	if (len == 0 || len >= sizeof(text))
 		return -EINVAL;
 	memcpy(text, value, len);
 	text[len] = '\0';
+	if (strcmp(text, "self") == 0) {
+		st->hooks.process(st->hooks_arg, who->tid, &self);
+		return store_bind(st, who, node, self.pid, c);
+	}
 	pid = strtol(text, &end, 10);
 	if (*end != '\0' || text[0] < '0' || text[0] > '9' || pid <= 0 || pid > INT32_MAX)
 		return -EINVAL;

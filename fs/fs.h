@@ -147,6 +147,7 @@ struct reply {
 	struct meta_commit c;
 	struct work work;
 	fuse_req_t req;
+	int error;        /* what to answer then instead, 0: none */
 	bool after_names; /* when the kernel has forgotten all names that it was told to forget up to then */
 	enum { REPLY_ERR, REPLY_ENTRY, REPLY_ATTR } kind;
 	enum view view;

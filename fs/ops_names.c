@@ -59,6 +59,16 @@ bool names_self_stat(fuse_ino_t ino, struct stat *st)
 	return node_view(ino) == VIEW_SELF;
 }
 
+static void reply_after_names(fuse_req_t req, int error)
+{
+	struct reply *reply = reply_new(req, REPLY_ERR, VIEW_LIFETIME);
+
+	if (reply == NULL)
+		return;
+	reply->after_names = true;
+	reply_end(reply, -error);
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fs *fs = fs_of(req);
@@ -103,6 +113,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	if (r == 0)
 		fuse_reply_entry(req, &p);
+	else if (r == -ENOENT && is_lifetimes(parent))
+		reply_after_names(req, ENOENT); /* it may have ended just now: whoever hears of that finds its keys gone */
 	else
 		fuse_reply_err(req, -r);
 }

@@ -78,7 +78,10 @@ static void answer_later(struct work *w)
 {
 	struct reply *r = (struct reply *)((char *)w - offsetof(struct reply, work));
 
-	answer(r);
+	if (r->error != 0)
+		fuse_reply_err(r->req, r->error);
+	else
+		answer(r);
 	free(r);
 }
 
@@ -86,7 +89,8 @@ static void recorded(struct meta_commit *c, int result)
 {
 	struct reply *r = (struct reply *)c;
 
-	if (result == 0 && r->after_names) {
+	if (r->after_names) {
+		r->error = result == -EBADMSG ? EIO : -result;
 		r->work.run = answer_later;
 		workers_queue(fs_of(r->req)->invalidator, &r->work);
 		return;

@@ -12,8 +12,8 @@ import pytest
 
 from pfs import NOBODY, attr, binary, eventually, pattern, promisefs, run, set_attr, state, version
 
-VERBS = ["mount", "umount", "put", "get", "future", "wait", "fail", "cancel", "evict", "lifetime", "lease", "stat",
-         "ls", "log", "doctor", "help"]
+VERBS = ["mount", "umount", "put", "get", "future", "wait", "fail", "cancel", "evict", "lifetime", "lease", "run",
+         "stat", "ls", "log", "doctor", "help"]
 KEY_VERBS = {"put": [], "get": [], "future": [], "wait": [], "fail": ["reason"], "cancel": [], "evict": [], "lease": [],
              "stat": [], "ls": [], "log": []}
 
@@ -646,3 +646,79 @@ def test_doctor():
     for word in ("fuse", "passthrough"):
         assert word in text.lower()
     assert lines(good(promisefs("doctor", "--json")))
+
+
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+JOB = 'echo x > "$1/key"; ln "$1/key" "$PROMISEFS_LIFETIME/"; '
+
+
+def in_lifetime(mnt, script, *options):
+    return promisefs("run", "-m", mnt.mount.root, "--lifetime", "job", *options, "--", "sh", "-c", JOB + script, "sh", mnt.root)
+
+
+def lifetimes(mnt):
+    return os.listdir(mnt.mount.control / "lifetimes")
+
+
+@pytest.mark.parametrize("script, status", [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)])
+def test_run_ends_its_lifetime(own, script, status):
+    done = in_lifetime(own, 'test -e "$1/key" && ls "$PROMISEFS_LIFETIME"; ' + script)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "key\n", "")
+    assert not os.path.exists(own / "key") and "job" not in lifetimes(own)
+
+
+def test_run_that_is_killed_leaves_nothing(own, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    process = subprocess.Popen([binary(), "run", "-m", own.mount.root, "--lifetime", "job", "--", "sh", "-c",
+                                JOB + 'echo $$ > "$2"; read _ < "$2"', "sh", own.root, tmp_path / "fifo"])
+    command = int((tmp_path / "fifo").read_text())
+    process.kill()
+    process.wait()
+    assert os.path.exists(own / "key"), "the command goes on"
+    os.kill(command, signal.SIGKILL)
+    eventually(lambda: not os.path.exists(own / "key") and "job" not in lifetimes(own))
+
+
+def test_run_with_a_lease(own):
+    done = in_lifetime(own, 'while test -e "$1/key"; do sleep 0.01; done; echo gone', "--lease", "100ms")
+    assert (done.returncode, done.stdout) == (0, "gone\n")
+
+
+def test_run_gives_the_path_of_its_lifetime(own):
+    path = own.mount.control / "lifetimes/job"
+    done = promisefs("run", "-m", own.mount.root, "--lifetime", "job", "printf", "%s|", "{lifetime}", "a={lifetime}/{lifetime}",
+                     "--help", "")
+    assert good(done) == f"{path}|a={path}/{path}|--help||"
+
+
+def test_run_passes_signals_on():
+    process = subprocess.Popen([binary(), "run", "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done"],
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.wait(20) == 9
+
+
+def test_run_with_a_limit():
+    done = promisefs("run", "--timeout", "100ms", "sleep", "600")
+    bad(done, "run", "sleep", "--timeout", status=124)
+
+
+@pytest.mark.parametrize("words, status", [(["no-such-command"], 127), (["/"], 126)])
+def test_run_of_what_cannot_be_run(words, status):
+    bad(promisefs("run", *words), "run", words[0], "PATH", status=status)
+
+
+@pytest.mark.parametrize("words", [[], ["--lease", "5s", "true"], ["--lifetime", "a/b", "true"], ["--timeout", "x", "true"],
+                                   ["--lifetime", "self", "true"], ["--lifetime", "L", "--lease", "tomorrow", "true"]])
+def test_run_usage(own, words):
+    done = promisefs("run", "-m", own.mount.root, *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert lifetimes(own) == []
+
+
+def test_run_in_a_lifetime_that_there_is(own):
+    os.mkdir(own.mount.control / "lifetimes/job")
+    bad(in_lifetime(own, "exit 0"), "run", "job", "EEXIST")
+    assert lifetimes(own) == ["job"] and not os.path.exists(own / "key")

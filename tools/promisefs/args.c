@@ -46,6 +46,8 @@ bool expiry_valid(const char *s)
 /* The options of a verb in the form that getopt wants. */
 static void build_getopt(const struct verb_row *v, char *letters, struct option *longs)
 {
+	if (v->kind == WORD_COMMAND)
+		*letters++ = '+';
 	*letters++ = ':';
 	for (const struct option_row *o = option_table; o->name != NULL; o++) {
 		if ((v->options & (1u << o->id)) == 0)
@@ -109,7 +111,7 @@ static int check_count(const struct args *a)
 		return report_usage("missing argument: %s", v->words);
 	if (v->max >= 0 && a->count > v->max)
 		return report_usage("unexpected argument '%s'", a->words[v->max]);
-	for (int i = 0; i < a->count; i++)
+	for (int i = 0; i < a->count && v->kind != WORD_COMMAND; i++)
 		if (a->words[i][0] == '\0')
 			return report_usage("an argument is empty");
 	return 0;
@@ -136,7 +138,7 @@ static int take_action(struct args *a)
 
 int args_parse(struct args *a, int argc, char **argv)
 {
-	char letters[2 * OPT_COUNT + 2];
+	char letters[2 * OPT_COUNT + 3];
 	struct option longs[OPT_COUNT + 1];
 	int c, r;
 

@@ -20,6 +20,7 @@ enum option_id {
 	OPT_DEADLINE,
 	OPT_LEASE,
 	OPT_LIFETIME,
+	OPT_RUN_LIFETIME, /* --lifetime with a name */
 	OPT_ANY,
 	OPT_LONG,
 	OPT_FOLLOW,
@@ -38,6 +39,7 @@ enum word_kind {
 	WORD_VERB,
 	WORD_MOUNT_OPTION,
 	WORD_LIFETIME,
+	WORD_COMMAND, /* and its arguments: what looks like an option behind it is none of ours */
 };
 
 struct option_row {

@@ -153,18 +153,18 @@ static void complete_word(enum word_kind kind, const char *typed, const char *mo
 		printf("@dirs\n");
 	else if (kind == WORD_KEY && mount != NULL && typed[0] != '/')
 		printf("@below %s\n", mount);
-	else if (kind == WORD_KEY)
+	else if (kind == WORD_KEY || kind == WORD_COMMAND)
 		printf("@files\n");
 }
 
-/* The row of the option that `word` is, when it takes an argument. */
-static const struct option_row *wants_argument(const char *word)
+/* The row of the option that `word` is for the verb (NULL: for any), when it takes an argument. */
+static const struct option_row *wants_argument(const struct verb_row *v, const char *word)
 {
 	for (const struct option_row *o = option_table; o->name != NULL; o++) {
 		bool by_letter = o->letter != 0 && word[0] == '-' && word[1] == o->letter && word[2] == '\0';
 		bool by_name = strncmp(word, "--", 2) == 0 && strcmp(word + 2, o->name) == 0;
 
-		if (o->argument != NULL && (by_letter || by_name))
+		if (o->argument != NULL && (by_letter || by_name) && (v == NULL || (v->options & (1u << o->id)) != 0))
 			return o;
 	}
 	return NULL;
@@ -183,10 +183,10 @@ static void take_typed(struct typed *t, const char *word)
 {
 	const struct option_row *option = t->option;
 
-	t->option = option == NULL ? wants_argument(word) : NULL;
+	t->option = option == NULL ? wants_argument(t->verb, word) : NULL;
 	if (option != NULL)
 		t->mount = option->id == OPT_MOUNT ? word : t->mount;
-	else if (strcmp(word, "--lifetime") == 0)
+	else if (t->option == NULL && strcmp(word, "--lifetime") == 0)
 		t->lifetime = true;
 	else if (t->option != NULL || word[0] == '-')
 		return;

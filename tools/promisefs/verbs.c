@@ -11,8 +11,9 @@ const struct option_row option_table[] = {
 	{ OPT_TIMEOUT, 0, "timeout", "DUR", "give up after DUR (exit status 124)" },
 	{ OPT_AWAIT, 0, "await", NULL, "wait also when nobody has declared KEY yet" },
 	{ OPT_DEADLINE, 0, "deadline", "DUR", "fail with ETIMEDOUT when not set after DUR" },
-	{ OPT_LEASE, 0, "lease", "DUR", "begin: it ends by itself after DUR, or at a time" },
+	{ OPT_LEASE, 0, "lease", "DUR", "it also ends by itself after DUR, or at a time" },
 	{ OPT_LIFETIME, 0, "lifetime", NULL, "KEY is the name of a lifetime" },
+	{ OPT_RUN_LIFETIME, 0, "lifetime", "NAME", "a new lifetime, which ends when COMMAND does" },
 	{ OPT_ANY, 0, "any", NULL, "return when the first of them settles" },
 	{ OPT_LONG, 'l', "long", NULL, "also state, version, size and time" },
 	{ OPT_FOLLOW, 0, "follow", NULL, "go on with what happens from now on" },
@@ -92,6 +93,13 @@ const struct verb_row verb_table[] = {
 	  "DUR is a duration, or +DUR to extend the lease that it has, or a time such as\n"
 	  "2026-01-02T03:04:05Z, or none. Without it, prints when the lease expires.\n",
 	  KEY_OPTIONS | BIT(OPT_LIFETIME) | BIT(OPT_JSON), 1, 2, WORD_KEY, verb_lease },
+	{ "run", "[--] COMMAND [ARGUMENT...]", "run a command with a lifetime of its own",
+	  "The path of the lifetime's directory is in PROMISEFS_LIFETIME, and in every\n"
+	  "ARGUMENT instead of {lifetime}: `ln KEY {lifetime}/`. It ends when COMMAND\n"
+	  "does, however that is, also when run itself was killed. The exit status is\n"
+	  "that of COMMAND, 128 and the number of the signal that killed it, or 124 after\n"
+	  "--timeout.\n",
+	  KEY_OPTIONS | BIT(OPT_RUN_LIFETIME) | BIT(OPT_LEASE) | BIT(OPT_TIMEOUT), 1, -1, WORD_COMMAND, verb_run },
 	{ "stat", "KEY...", "what is known of KEY; never waits",
 	  "", KEY_OPTIONS | BIT(OPT_JSON) | BIT(OPT_SHA256), 1, -1, WORD_KEY, verb_stat },
 	{ "ls", "[KEY]", "list the keys in a directory; never waits",

@@ -18,6 +18,7 @@ int verb_log(const struct args *a);
 int verb_doctor(const struct args *a);
 int verb_help(const struct args *a);
 int verb_lease(const struct args *a);
+int verb_run(const struct args *a);
 
 int lifetime_begin(const struct args *a);
 int lifetime_add(const struct args *a);
