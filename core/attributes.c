@@ -61,7 +61,13 @@ int store_getattr(struct store *st, const struct caller *who, uint64_t node, str
 
 static struct timespec timespec_of(int64_t ns)
 {
-	return (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+	struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+
+	if (ts.tv_nsec < 0) { /* before 1970 */
+		ts.tv_nsec += 1000000000;
+		ts.tv_sec--;
+	}
+	return ts;
 }
 
 static void set_times(struct meta_object *o, const struct attribute_change *ch, int64_t now)

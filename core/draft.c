@@ -139,11 +139,30 @@ static int find_draft(void *arg, const struct meta_draft *d)
 	return rs->found;
 }
 
+static void note_settles(struct aftermath *a, uint64_t object, uint64_t vid)
+{
+	a->settles = object;
+	a->draft = vid;
+}
+
+/* The object was taken back with its draft, before anybody was told that it was recorded: nobody will need the file. */
+static bool is_lost(struct store *st, uint64_t vid)
+{
+	struct meta_object o;
+	bool in_use;
+
+	pthread_mutex_lock(&st->lock);
+	in_use = version_find(st, vid) != NULL;
+	pthread_mutex_unlock(&st->lock);
+	return !in_use && st->meta->ops->object_by_version(st->meta, vid, &o) == -ENOENT;
+}
+
 static void settle_again(struct timer *t)
 {
 	struct resettling *rs = (struct resettling *)t;
 	struct store *st = rs->st;
 	uint64_t as = 0, vid, object = rs->draft.object;
+	bool lost = false;
 	struct op op;
 	int r;
 
@@ -152,19 +171,23 @@ static void settle_again(struct timer *t)
 	if (r > 0 && rs->found && !object_has_draft(st, object)) {
 		r = settle_recorded(&op, &rs->draft, &as);
 		if (r == 0 && op_after(&op) != NULL)
-			op.after->settles = object;
+			note_settles(op.after, object, rs->draft.vid);
 		waiters_wake_id(&op, object, 0);
+	} else if (r == 0) {
+		lost = is_lost(st, rs->draft.vid);
 	}
 	vid = rs->draft.vid;
 	op_end(&op, r < 0 ? r : 0, META_LATER, NULL);
 	if (r >= 0 && as != 0)
 		st->blobs->ops->publish(st->blobs, vid, as);
+	if (lost)
+		st->blobs->ops->remove(st->blobs, vid);
 	if (r < 0)
-		draft_settle_later(st, object);
+		draft_settle_later(st, object, vid);
 	free(rs);
 }
 
-void draft_settle_later(struct store *st, uint64_t object)
+void draft_settle_later(struct store *st, uint64_t object, uint64_t vid)
 {
 	struct resettling *rs = atomic_load(&st->closing) ? NULL : calloc(1, sizeof(*rs));
 
@@ -173,6 +196,7 @@ void draft_settle_later(struct store *st, uint64_t object)
 	rs->timer.fire = settle_again;
 	rs->st = st;
 	rs->draft.object = object;
+	rs->draft.vid = vid;
 	timer_arm(st->timers, &rs->timer, timers_now() + RETRY_NS);
 }
 
@@ -376,7 +400,7 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 		r = apply(op, &o, &q, *verdict, &p, kept);
 	forget_draft(op, v, *verdict, *kept != 0, shown, &o);
 	if (r == 0 && op_after(op) != NULL)
-		op->after->settles = v->object->id;
+		note_settles(op->after, v->object->id, v->vid);
 	return r;
 }
 
@@ -407,7 +431,7 @@ void draft_settle(struct store *st, struct version *v, const struct caller *who)
 	if (settles && (verdict == DRAFT_PUBLISH || kept != 0))
 		st->blobs->ops->publish(st->blobs, vid, kept != 0 ? kept : vid);
 	if (settles && r < 0)
-		draft_settle_later(st, object);
+		draft_settle_later(st, object, vid);
 
 	version_release(st, v);
 }

@@ -65,7 +65,7 @@ static int dir_path(struct store *st, uint64_t id, char path[static PATH_MAX], u
 	}
 	r = depth == 0 ? -ELOOP : st->meta->ops->dentry_names(st->meta, id, take_dentry, &d);
 	if (r <= 0)
-		return r < 0 ? r : -ENOENT;
+		return r < 0 ? r : ending_path(st, id, path);
 	r = dir_path(st, d.parent, path, depth - 1);
 	if (r < 0)
 		return r;

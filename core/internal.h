@@ -177,6 +177,7 @@ struct aftermath {
 	struct meta_commit *user;
 	struct removal *removals; /* data files that nobody will need; versions in use are held open meanwhile */
 	uint64_t settles; /* the object whose draft is settled: to be done again if it cannot be recorded. 0: none */
+	uint64_t draft;   /* its version */
 };
 
 void op_begin(struct op *op, struct store *st, const struct caller *who);
@@ -254,6 +255,7 @@ int expire(struct op *op, uint64_t object, const char *why); /* evict a file, en
 int lifetime_join(struct op *op, const struct meta_object *o, const char *name); /* o->lifetime, as `name` if it is free */
 int lifetime_of_dir_set(struct op *op, struct subject *s, const char *name); /* NULL: none */
 int lifetimes_of(struct store *st, uint64_t object, char *text, size_t size); /* their names; -ENODATA: in none */
+int ending_path(struct store *st, uint64_t object, char path[static PATH_MAX]); /* where it was; -ENOENT: it is not ending */
 void lifetimes_start(struct store *st);  /* goes on with those that were ending; without locks */
 void lifetimes_forget(struct store *st); /* at the end */
 
@@ -288,7 +290,7 @@ struct publication {
 	bool unprivileged; /* by somebody other than root, or perhaps */
 };
 int draft_publish(struct op *op, struct meta_object *o, const struct publication *p);
-void draft_settle_later(struct store *st, uint64_t object); /* by what is recorded of it */
+void draft_settle_later(struct store *st, uint64_t object, uint64_t vid); /* by what is recorded of it */
 
 /* aborted.c */
 /* *kept: the version under which the draft's file is to be published, once recorded; 0: there is no place for it */

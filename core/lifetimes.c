@@ -357,6 +357,21 @@ static int evict_some(struct op *op, const struct ending *e, struct ending **bel
 	return r;
 }
 
+int ending_path(struct store *st, uint64_t object, char path[static PATH_MAX])
+{
+	struct ending *e;
+	int r = -ENOENT;
+
+	pthread_mutex_lock(&st->lock);
+	DL_FOREACH(st->endings, e)
+		if (e->object == object && r < 0) {
+			snprintf(path, PATH_MAX, "%s", e->path);
+			r = 0;
+		}
+	pthread_mutex_unlock(&st->lock);
+	return r;
+}
+
 /* From alive to ending. */
 static int take_away(struct op *op, const struct meta_dentry *d, const char *path)
 {

@@ -229,12 +229,26 @@ int subject_get(struct store *st, uint64_t node, struct subject *s)
 	return 0;
 }
 
+/* One that went away after it was looked up is looked up again, and not found then. */
 int store_opendir(struct store *st, uint64_t node, struct object **ret)
 {
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	*ret = NULL;
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->object_get(st->meta, node, &o);
 	pthread_mutex_lock(&st->lock);
-	*ret = object_ref(st, node);
+	if (r == 0)
+		*ret = object_ref(st, node);
+	else if (r == -ENOENT && object_find(st, node) != NULL)
+		*ret = object_ref(st, node); /* removed, but somebody has it open */
 	pthread_mutex_unlock(&st->lock);
-	return *ret != NULL ? 0 : -ENOMEM;
+	op_end(&op, 0, META_READ, NULL);
+	if (r == -ENOENT)
+		return *ret != NULL ? 0 : -ESTALE;
+	return r < 0 ? r : *ret != NULL ? 0 : -ENOMEM;
 }
 
 void store_closedir(struct store *st, struct object *dir)

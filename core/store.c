@@ -62,7 +62,7 @@ static void after_commit(struct meta_commit *c, int r)
 	if ((r < 0 || !garbage_take(a->st, a->removals, a->user)) && a->user != NULL)
 		a->user->done(a->user, r);
 	if (a->settles != 0 && r < 0)
-		draft_settle_later(a->st, a->settles);
+		draft_settle_later(a->st, a->settles, a->draft);
 	free(a);
 }
 

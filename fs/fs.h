@@ -79,6 +79,7 @@ struct fs {
 	struct fuse_session *se;
 	struct workers *workers;
 	struct workers *invalidator; /* one thread, so in the order in which it was told */
+	atomic_bool serving; /* there is a session that answers requests */
 	dev_t dev; /* of the mount */
 	int64_t started;
 

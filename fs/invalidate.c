@@ -24,8 +24,8 @@ void fs_invalidate(struct fs *fs, uint64_t parent, const char *name)
 {
 	struct invalidation *i;
 
-	if (fs->se == NULL || fs->invalidator == NULL)
-		return;
+	if (!atomic_load(&fs->serving))
+		return; /* the kernel knows no name yet */
 	i = calloc(1, sizeof(*i) + strlen(name) + 1);
 	if (i == NULL)
 		return; /* the name is cached a while longer; opening it finds out */

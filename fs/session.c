@@ -232,6 +232,7 @@ static int serve_until_unmounted(struct fs *fs, int ready_fd)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = only_interrupt }, NULL);
 	learn_device(fs);
+	atomic_store(&fs->serving, true);
 	r = serve_one(fs, &buf); /* INIT, alone */
 	free(buf.mem);
 	if (r > 0 && fs->options.passthrough == PASSTHROUGH_ON && !atomic_load(&fs->passthrough))

@@ -384,6 +384,17 @@ def test_times_in_nanoseconds(mnt, kind, times):
     assert found.st_ctime_ns > 10**18
 
 
+def test_times_of_what_is_being_written(mnt):
+    """They are kept when it is published, also those before 1970."""
+    for times in ((10**9, 2 * 10**9 + 1), (-1_500_000_000, -1)):
+        with opened(mnt / "it", os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
+            os.write(fd, b"x")
+            os.utime(fd, ns=times)
+        mnt.becomes("it", "ready")
+        eventually(lambda: os.stat(mnt / "it").st_mtime_ns == times[1], what=f"{times}")
+        assert os.stat(mnt / "it").st_atime_ns == times[0]
+
+
 def test_times_move_with_changes(mnt):
     mnt.put("file", b"x")
     os.utime(mnt / "file", ns=(10**9, 10**9))

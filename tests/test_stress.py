@@ -3,7 +3,9 @@ import contextlib
 import json
 import os
 import random
+import sqlite3
 import subprocess
+import time
 
 import pytest
 
@@ -100,3 +102,35 @@ def test_many_processes_at_random(own, request):
     own.mount.start()
     check_end(own, said)
     assert attr(own.root, "publish") == "close"
+
+
+@pytest.mark.timeout(4000)
+def test_lifetimes_at_random(own, request):
+    """Whatever ends while whatever else goes on: the catalog agrees with the data, and nothing is left of what ended."""
+    seconds = request.config.getoption("--stress-seconds") / 2
+    own.mount.watchdog.arm(own.mount, seconds + 120)
+    argv = [*PYTHON, TESTS / "lifetime_worker.py", own.root, own.mount.control]
+    processes = [subprocess.Popen([str(word) for word in (*argv, number, seconds)], stdout=subprocess.PIPE, text=True)
+                 for number in range(6)]
+    try:
+        time.sleep(seconds / 2)
+        processes[0].kill()  # with whatever it holds
+        said = [process.communicate(timeout=seconds + 60)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert not any(said), said
+    lifetimes = own.mount.control / "lifetimes"
+    eventually(lambda: not [name for name in os.listdir(lifetimes) if name.startswith("pid-")], what="processes are gone")
+    for name in os.listdir(lifetimes):
+        os.rmdir(lifetimes / name)
+    assert check_store(own.mount, 20) == []
+    own.mount.stop()
+    with contextlib.closing(sqlite3.connect(own.mount.store / "catalog.db")) as base:
+        for table in ("ending", "member", "binding"):
+            left = base.execute(f"select count(*) from {table}").fetchone()
+            assert left == (0,), table
+        assert base.execute("select count(*) from object where id >= 16 and id not in (select object from dentry)"
+                            ).fetchone() == (0,)
+    own.mount.start()
