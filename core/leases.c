@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define LATEST (INT64_MAX - 86400 * NS_PER_SEC) /* later times cannot be told */
+#define RETRY_NS 200000000LL
 #define AT_ONCE 64 /* leases that end in one operation */
 
 static int take_lease(void *arg, const struct meta_lease *l)
@@ -145,15 +146,19 @@ static bool expire_some(struct store *st)
 	unsigned n = 0;
 	int64_t at;
 	struct op op;
-	int r = 1, due = 1;
+	int r = 0, due = 1;
 
 	op_begin(&op, st, NULL);
-	while (n < AT_ONCE && (due = soonest(st, &l, &at)) > 0 && at <= timers_now() && (r = expire(&op, l.object, "lease")) == 0)
-		n++;
-	if (n < AT_ONCE && r >= 0)
+	while (r >= 0 && n < AT_ONCE && (due = soonest(st, &l, &at)) > 0 && at <= timers_now()) {
+		r = expire(&op, l.object, "lease");
+		n += r >= 0;
+	}
+	if (r < 0)
+		timer_arm(st->timers, &st->lease_timer, timers_now() + RETRY_NS); /* a full disk, most likely */
+	else if (n < AT_ONCE)
 		leases_rearm(st);
 	op_end(&op, r < 0 ? r : due < 0 ? due : 0, n > 0 ? META_LATER : META_READ, NULL);
-	return n == AT_ONCE;
+	return r >= 0 && n == AT_ONCE;
 }
 
 static void leases_due(struct timer *t)

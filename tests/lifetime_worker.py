@@ -63,7 +63,8 @@ class Process:
 
     def lease(self):
         value = self.random.choice(["none", f"{self.random.randrange(1, 200)}ms", "+10ms"])
-        os.setxattr(self.random.choice([self.key(), self.lifetime(), self.directory()]), ATTRIBUTE + "lease", value.encode())
+        path = self.random.choice([self.key(), self.lifetime(), self.directory()])
+        os.setxattr(path, ATTRIBUTE + "lease", value.encode())
 
     def bind(self):
         process = subprocess.Popen(["sleep", f"{self.random.random() / 10}"])

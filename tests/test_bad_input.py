@@ -49,7 +49,8 @@ def test_unknown_option(places):
 
 
 BAD_OPTIONS = ["passthrough=maybe", "on-producer-death=cry", "aborted-age=old", "aborted-bytes=lots", "wait-timeout=5",
-               "wait-timeout=-1s", "threads=0", "busy-poll=2ms", "busy-poll=fast", "threads=many", "threads=1000000", "aborted-bytes=-1", "passthrough",
+               "wait-timeout=-1s", "threads=0", "busy-poll=2ms", "busy-poll=fast",
+               "threads=many", "threads=1000000", "aborted-bytes=-1", "passthrough",
                "aborted-bytes=99999999999999999999G"]
 
 

@@ -654,7 +654,8 @@ JOB = 'echo x > "$1/key"; ln "$1/key" "$PROMISEFS_LIFETIME/"; '
 
 
 def in_lifetime(mnt, script, *options):
-    return promisefs("run", "-m", mnt.mount.root, "--lifetime", "job", *options, "--", "sh", "-c", JOB + script, "sh", mnt.root)
+    return promisefs("run", "-m", mnt.mount.root, "--lifetime", "job", *options, "--",
+                     "sh", "-c", JOB + script, "sh", mnt.root)
 
 
 def lifetimes(mnt):
@@ -687,14 +688,14 @@ def test_run_with_a_lease(own):
 
 def test_run_gives_the_path_of_its_lifetime(own):
     path = own.mount.control / "lifetimes/job"
-    done = promisefs("run", "-m", own.mount.root, "--lifetime", "job", "printf", "%s|", "{lifetime}", "a={lifetime}/{lifetime}",
-                     "--help", "")
+    done = promisefs("run", "-m", own.mount.root, "--lifetime", "job", "printf", "%s|", "{lifetime}",
+                     "a={lifetime}/{lifetime}", "--help", "")
     assert good(done) == f"{path}|a={path}/{path}|--help||"
 
 
 def test_run_passes_signals_on():
-    process = subprocess.Popen([binary(), "run", "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done"],
-                               stdout=subprocess.PIPE, text=True)
+    script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done"
+    process = subprocess.Popen([binary(), "run", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     process.terminate()
     assert process.wait(20) == 9
@@ -710,8 +711,9 @@ def test_run_of_what_cannot_be_run(words, status):
     bad(promisefs("run", *words), "run", words[0], "PATH", status=status)
 
 
-@pytest.mark.parametrize("words", [[], ["--lease", "5s", "true"], ["--lifetime", "a/b", "true"], ["--timeout", "x", "true"],
-                                   ["--lifetime", "self", "true"], ["--lifetime", "L", "--lease", "tomorrow", "true"]])
+@pytest.mark.parametrize("words", [[], ["--lease", "5s", "true"], ["--lifetime", "a/b", "true"],
+                                   ["--timeout", "x", "true"], ["--lifetime", "self", "true"],
+                                   ["--lifetime", "L", "--lease", "tomorrow", "true"]])
 def test_run_usage(own, words):
     done = promisefs("run", "-m", own.mount.root, *words)
     assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -122,7 +122,7 @@ def test_lifetimes_at_random(own, request):
             process.wait()
     assert not any(said), said
     lifetimes = own.mount.control / "lifetimes"
-    eventually(lambda: not [name for name in os.listdir(lifetimes) if name.startswith("pid-")], what="processes are gone")
+    eventually(lambda: not [name for name in os.listdir(lifetimes) if name.startswith("pid-")])
     for name in os.listdir(lifetimes):
         os.rmdir(lifetimes / name)
     assert check_store(own.mount, 20) == []
