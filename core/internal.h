@@ -256,7 +256,7 @@ int lifetime_join(struct op *op, const struct meta_object *o, const char *name);
 int lifetime_of_dir_set(struct op *op, struct subject *s, const char *name); /* NULL: none */
 int lifetimes_of(struct store *st, uint64_t object, char *text, size_t size); /* their names; -ENODATA: in none */
 int ending_path(struct store *st, uint64_t object, char path[static PATH_MAX]); /* where it was; -ENOENT: it is not ending */
-void lifetimes_start(struct store *st);  /* goes on with those that were ending; without locks */
+int lifetimes_start(struct store *st);  /* goes on with those that were ending; without locks */
 void lifetimes_forget(struct store *st); /* at the end */
 
 int bindings_start(struct store *st); /* bindings.c; without locks */

@@ -556,21 +556,24 @@ static int add_ending(void *arg, uint64_t object, const char *path)
 	struct store *st = arg;
 	struct ending *e = new_ending(object, path, path);
 
-	if (e != NULL)
-		DL_APPEND(st->endings, e);
+	if (e == NULL)
+		return -ENOMEM;
+	DL_APPEND(st->endings, e);
 	return 0;
 }
 
-void lifetimes_start(struct store *st)
+int lifetimes_start(struct store *st)
 {
 	struct op op;
+	int r;
 
 	st->ending_timer.fire = go_on;
 	op_begin(&op, st, NULL);
-	st->meta->ops->ending_list(st->meta, add_ending, st);
+	r = st->meta->ops->ending_list(st->meta, add_ending, st);
 	op_end(&op, 0, META_READ, NULL);
-	if (st->endings != NULL)
-		timer_arm(st->timers, &st->ending_timer, timers_now());
+	if (r == 0)
+		schedule(st, NULL);
+	return r;
 }
 
 void lifetimes_forget(struct store *st)

@@ -573,6 +573,8 @@ int store_rename(struct store *st, const struct caller *who, uint64_t from, cons
 	struct op op;
 	int r;
 
+	if (to == META_LIFETIMES)
+		rn.flags |= RENAME_NOREPLACE; /* a lifetime that is replaced would be ended */
 	if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0)
 		return -EINVAL;
 	op_begin_named(&op, st, who);

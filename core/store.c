@@ -293,10 +293,10 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	}
 	if (r == 0)
 		r = store_recover(st);
-	if (r == 0) {
-		lifetimes_start(st);
+	if (r == 0)
+		r = lifetimes_start(st);
+	if (r == 0)
 		r = leases_start(st);
-	}
 	if (r == 0)
 		r = bindings_start(st);
 	if (r < 0) {

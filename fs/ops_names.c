@@ -69,48 +69,41 @@ static void reply_after_names(fuse_req_t req, int error)
 	reply_end(reply, -error);
 }
 
+static int look_up(struct fs *fs, const struct caller *who, fuse_ino_t parent, const char *name,
+		   struct fuse_entry_param *p)
+{
+	enum view view = is_lifetime(parent) ? VIEW_KEYS : node_view(parent); /* of what is found */
+	uint64_t id = node_id(parent);
+	struct entry e;
+	int r;
+
+	if (view == VIEW_CONTROL)
+		return -ENOENT;
+	if (strlen(name) > META_NAME_MAX)
+		return -ENAMETOOLONG;
+	if (is_lifetimes(parent) && strcmp(name, "self") == 0)
+		return lookup_self(fs, who, p);
+	r = is_lifetime(parent) ? store_lifetime_lookup(fs->store, who, id, name, &e) :
+				  store_lookup(fs->store, who, id, name, &e);
+	if (view == VIEW_AWAIT && (r == -ENOENT || (r == 0 && S_ISREG(e.o.mode)))) {
+		views_await(fs, id, name, r == 0 ? &e : NULL, p);
+		return p->ino != 0 ? 0 : -ENOMEM;
+	}
+	if (r == 0)
+		reply_entry_param(view, &e, p);
+	return r;
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fs *fs = fs_of(req);
 	struct caller who = caller_of(req);
-	enum view view = node_view(parent);
 	struct fuse_entry_param p;
-	struct entry e;
-	int r;
+	int r = 0;
 
 	count(fs, REQUEST_LOOKUP);
-	if (control_lookup(fs, parent, name, &p)) {
-		fuse_reply_entry(req, &p);
-		return;
-	}
-	if (view == VIEW_CONTROL) {
-		fuse_reply_err(req, ENOENT);
-		return;
-	}
-	if (strlen(name) > META_NAME_MAX) {
-		fuse_reply_err(req, ENAMETOOLONG);
-		return;
-	}
-	if (is_lifetimes(parent) && strcmp(name, "self") == 0) {
-		r = lookup_self(fs, &who, &p);
-		if (r == 0)
-			fuse_reply_entry(req, &p);
-		else
-			fuse_reply_err(req, -r);
-		return;
-	}
-	if (is_lifetime(parent)) {
-		r = store_lifetime_lookup(fs->store, &who, node_id(parent), name, &e);
-		view = VIEW_KEYS;
-	} else {
-		r = store_lookup(fs->store, &who, node_id(parent), name, &e);
-	}
-	if (view == VIEW_AWAIT && (r == -ENOENT || (r == 0 && S_ISREG(e.o.mode)))) {
-		views_await(fs, node_id(parent), name, r == 0 ? &e : NULL, &p);
-		r = p.ino != 0 ? 0 : -ENOMEM;
-	} else if (r == 0) {
-		reply_entry_param(view, &e, &p);
-	}
+	if (!control_lookup(fs, parent, name, &p))
+		r = look_up(fs, &who, parent, name, &p);
 	if (r == 0)
 		fuse_reply_entry(req, &p);
 	else if (r == -ENOENT && is_lifetimes(parent))
@@ -274,8 +267,6 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		r = check_change(to, to_name);
 	if (r == 0 && !lifetime && (node_view(parent) != VIEW_KEYS || node_view(to) != VIEW_KEYS))
 		r = -EPERM;
-	if (lifetime)
-		flags |= RENAME_NOREPLACE; /* one that is replaced would be ended */
 	if (r == 0 && strlen(to_name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;
 	if (r == 0)
