@@ -28,6 +28,7 @@ struct opening {
 	bool stuck_confirmed, stuck_denied;
 	struct handle *handle;
 	uint64_t prepare;
+	uint64_t draft;   /* that was begun or prepared for this open */
 	struct version *let_go; /* what an intent that is overtaken kept open */
 };
 
@@ -138,6 +139,8 @@ static int begin_draft(struct opening *o, struct version **ret)
 		return 0;
 	r = draft_begin(&op, &o->s, ret);
 	o->changed = r == 0;
+	if (r == 0)
+		o->draft = (*ret)->vid;
 	return r;
 }
 
@@ -322,6 +325,24 @@ static bool is_settling(struct opening *o)
 	return settling;
 }
 
+/* A draft that was begun or prepared for an open that does not take it after all: nobody else would settle it. */
+static void leave_draft(struct opening *o)
+{
+	struct version *d;
+
+	if (o->draft == 0)
+		return;
+	pthread_mutex_lock(&o->st->lock);
+	d = version_find(o->st, o->draft);
+	if (d == NULL || d->opens > 0)
+		d = NULL;
+	else
+		d->opens++;
+	pthread_mutex_unlock(&o->st->lock);
+	if (d != NULL)
+		version_let_go(o->st, d, o->who);
+}
+
 static int open_once(struct opening *o)
 {
 	struct op op;
@@ -350,6 +371,7 @@ static int open_once(struct opening *o)
 	if (o->let_go != NULL)
 		version_let_go(o->st, o->let_go, o->who);
 	o->let_go = NULL;
+	leave_draft(o);
 	if (r != LOOK_AGAIN)
 		return r;
 	intent_away(o->st, o->who->tid, o->write);
@@ -391,7 +413,7 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 	const struct caller self = *who; /* `who` may be gone with the waiter as soon as that is listed */
 	struct holding stuck[STUCK_MAX];
 	struct opening o = {
-		.st = st, .who = &self, .node = node, .flags = flags, .waiter = waiter, .stuck = stuck,
+		.st = st, .who = &self, .node = node, .flags = flags, .waiter = waiter, .stuck = stuck, .draft = *prepare_vid,
 		.write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0,
 	};
 	int r;

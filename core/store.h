@@ -236,6 +236,7 @@ struct handle {
 #define STORE_PREPARE 3  /* the draft's data has to be copied first: call store_prepare, then ask again */
 
 /* Open node. flags as for open(2). waiter NULL: do not wait, return STORE_MUST_WAIT. On 0 *ret is a handle.
+ * *prepare_vid: 0 at first; after STORE_PREPARE the draft to prepare, to be passed on as it is when asking again.
  * Errors: -ESTALE look the name up again, -EDEADLK waiting could never end, -EINTR the waiter was cancelled,
  * and what the future failed with. */
 int store_open(struct store *st, const struct caller *who, uint64_t node, int flags, struct waiter *waiter,

@@ -211,7 +211,7 @@ void views_future_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 int views_future_begin(struct file *f, const struct caller *who)
 {
 	struct store *st = f->fs->store;
-	uint64_t vid;
+	uint64_t vid = 0;
 	int r;
 
 	do {

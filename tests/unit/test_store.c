@@ -234,7 +234,7 @@ static struct handle *create(int32_t tid, const char *name)
 static int open_node(int32_t tid, uint64_t node, int flags, struct waiter *w, struct handle **h)
 {
 	const struct caller c = who(tid);
-	uint64_t prepare;
+	uint64_t prepare = 0;
 	int r;
 
 	while ((r = store_open(st, &c, node, flags, w, h, &prepare)) == STORE_PREPARE) {
@@ -735,6 +735,28 @@ static void test_prepare_fails(void **state)
 	put_bytes(h, "new");
 	close_handle(1, h);
 	has("a", "new");
+}
+
+/* Somebody who was sent to look the name up again, and comes back by the node that he had (/proc/PID/fd), gets a draft
+ * there; what it was begun for goes away while its bytes are copied. */
+static void test_gone_while_prepared(void **state)
+{
+	const struct caller c = who(1);
+	struct handle *h = NULL, *w;
+	uint64_t old, node, prepare = 0;
+
+	put("a", "old");
+	old = node_of("a");
+	w = open_write(2, "a", O_TRUNC);
+	put_bytes(w, "new");
+	close_handle(2, w);
+	node = node_of("a");
+	CHECK_R(open_node(1, old, O_RDONLY, NULL, &h), -ESTALE);
+	CHECK_R(store_open(st, &c, node, O_WRONLY, NULL, &h, &prepare), STORE_PREPARE);
+	CHECK_R(unlink_name("a"), 0);
+	CHECK_R(store_prepare(st, prepare), 0);
+	CHECK_R(store_open(st, &c, node, O_WRONLY, NULL, &h, &prepare), -ESTALE);
+	check_idle(0);
 }
 
 static void append_bytes(struct handle *h, char with, size_t n)
@@ -2615,6 +2637,7 @@ int main(int argc, char **argv)
 		TEST(test_no_space),
 		TEST(test_create_fails),
 		TEST(test_prepare_fails),
+		TEST(test_gone_while_prepared),
 		TEST(test_append),
 		TEST(test_append_killed),
 		TEST(test_killed_new),
