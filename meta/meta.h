@@ -26,17 +26,20 @@
 #define META_COMMAND_MAX 16
 
 /* The identifiers. All come from one sequence (new_id), so no two are ever equal:
- *   object   what a key names; stays through rename and replacement. 1 is the root, 2 the root of aborted/, 3 the one
- *            of lifetimes/.
+ *   object   what a key names; stays through rename and replacement. The roots of the control directory's
+ *            trees have fixed numbers, below.
  *   version  one immutable set of bytes of an object; names the data file and is the inode number.
  *            The first version of an object has the object's own number. */
 #define META_ROOT 1
 #define META_ABORTED 2
 #define META_LIFETIMES 3
+#define META_OWN 4 /* owner handles: objects that no key owns */
+#define META_REF 5 /* immutable borrows */
+#define META_MUT 6 /* mutable borrows */
 #define META_FIRST_ID 16
 
 enum object_state {
-	OBJECT_OTHER = 0,   /* not a regular file */
+	OBJECT_OTHER = 0,   /* not a regular file, or the handle of a borrow */
 	OBJECT_PENDING = 1, /* declared, nobody writes */
 	OBJECT_WRITING = 2, /* has never been published and has a draft */
 	OBJECT_READY = 3,   /* has a current version */
@@ -61,7 +64,12 @@ struct meta_object {
 	uint32_t producer_uid;
 	char producer_command[META_COMMAND_MAX];
 	uint64_t lifetime; /* of a directory: the lifetime that new files in it join; 0 none */
+	int64_t borrows;   /* how many immutable borrows there are; BORROWED_MUT: one mutable one */
+	uint32_t queued;   /* how many more wait for their turn */
+	bool evict;        /* opening it for reading evicts it */
 };
+
+#define BORROWED_MUT (-1)
 
 struct meta_dentry {
 	uint64_t parent, object;
@@ -90,6 +98,13 @@ struct meta_lease {
 	int64_t expires; /* wall clock, nanoseconds */
 	int64_t boot;    /* CLOCK_BOOTTIME, nanoseconds, when it was given as a duration; 0: it was given as a time */
 	uint64_t boot_id; /* of the boot that `boot` belongs to */
+};
+
+/* A borrow: an object without bytes of its own (the handle) that stands for another one. */
+struct meta_borrow {
+	uint64_t handle, object;
+	bool mut;
+	bool waiting; /* for its turn; in the order of the handles' numbers */
 };
 
 /* What ends with a process. */
@@ -139,10 +154,12 @@ typedef int (*meta_dentry_fn)(void *arg, const struct meta_dentry *d); /* non-ze
 typedef int (*meta_attribute_fn)(void *arg, const char *name, size_t value_len);
 typedef int (*meta_draft_fn)(void *arg, const struct meta_draft *d);
 typedef int (*meta_id_fn)(void *arg, uint64_t id);
+typedef int (*meta_taken_fn)(void *arg, uint64_t object, bool done);
 typedef int (*meta_ending_fn)(void *arg, uint64_t object, const char *path);
 typedef int (*meta_object_fn)(void *arg, const struct meta_object *o);
 typedef int (*meta_aborted_fn)(void *arg, const struct meta_aborted *a);
 typedef int (*meta_lease_fn)(void *arg, const struct meta_lease *l);
+typedef int (*meta_borrow_fn)(void *arg, const struct meta_borrow *b);
 typedef int (*meta_binding_fn)(void *arg, const struct meta_binding *b);
 typedef int (*meta_event_fn)(void *arg, const struct meta_event *e);
 
@@ -217,6 +234,22 @@ struct meta_ops {
 	int (*binding_list)(struct meta *m, uint64_t after, meta_binding_fn fn, void *arg); /* all, by object */
 	int (*binding_of)(struct meta *m, int32_t pid, uint64_t start, meta_binding_fn fn, void *arg);
 
+	/* A borrow goes with its handle. The object must not be deleted before. */
+	int (*borrow_get)(struct meta *m, uint64_t handle, struct meta_borrow *b);
+	int (*borrow_add)(struct meta *m, const struct meta_borrow *b);
+	int (*borrow_held)(struct meta *m, uint64_t handle); /* it waits no longer */
+	int (*borrow_queues)(struct meta *m, uint64_t after, meta_id_fn fn, void *arg); /* objects for which somebody waits */
+	/* Those of an object that wait, or those that do not; oldest first. */
+	int (*borrow_list)(struct meta *m, uint64_t object, bool waiting, meta_borrow_fn fn, void *arg);
+
+	/* The names that an object had before somebody took it (a one-time object that is being read). They go with the
+	 * object. */
+	int (*taken_add)(struct meta *m, const struct meta_dentry *d);
+	int (*taken_remove)(struct meta *m, uint64_t object); /* all of an object */
+	int (*taken_names)(struct meta *m, uint64_t object, meta_dentry_fn fn, void *arg);
+	int (*taken_done)(struct meta *m, uint64_t object, bool done); /* it has been read: it does not go back */
+	int (*taken_list)(struct meta *m, meta_taken_fn fn, void *arg); /* the objects, each at least once */
+
 	int (*event_add)(struct meta *m, struct meta_event *e);
 	int (*event_scan)(struct meta *m, uint64_t after, meta_event_fn fn, void *arg); /* oldest first */
 
@@ -236,4 +269,4 @@ struct meta {
 int meta_sqlite_open(const char *path, struct meta **ret, const char **why);
 
 /* The newest schema version that meta_sqlite_open knows. */
-#define META_SCHEMA_VERSION 2
+#define META_SCHEMA_VERSION 3

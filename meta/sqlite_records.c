@@ -168,7 +168,10 @@ static void read_object(sqlite3_stmt *st, struct meta_object *o)
 	o->producer_uid = (uint32_t)sqlite3_column_int64(st, c++);
 	strncpy(o->producer_command, (const char *)sqlite3_column_text(st, c++), META_COMMAND_MAX - 1);
 	o->producer_command[META_COMMAND_MAX - 1] = '\0';
-	o->lifetime = (uint64_t)sqlite3_column_int64(st, c);
+	o->lifetime = (uint64_t)sqlite3_column_int64(st, c++);
+	o->borrows = sqlite3_column_int64(st, c++);
+	o->queued = (uint32_t)sqlite3_column_int64(st, c++);
+	o->evict = sqlite3_column_int(st, c) != 0;
 }
 
 static void bind_object(sqlite3_stmt *st, const struct meta_object *o)
@@ -188,7 +191,10 @@ static void bind_object(sqlite3_stmt *st, const struct meta_object *o)
 	bind(st, at++, o->producer_pid);
 	bind(st, at++, o->producer_uid);
 	sqlite3_bind_text(st, at++, o->producer_command, -1, SQLITE_TRANSIENT);
-	bind(st, at, (int64_t)o->lifetime);
+	bind(st, at++, (int64_t)o->lifetime);
+	bind(st, at++, o->borrows);
+	bind(st, at++, o->queued);
+	bind(st, at, o->evict);
 }
 
 static int get_object(struct meta *m, enum statement which, uint64_t id, struct meta_object *o)
@@ -740,6 +746,120 @@ static int binding_of(struct meta *m, int32_t pid, uint64_t start, meta_binding_
 	return walk(m, STMT_BINDING_OF, binding_row, &w);
 }
 
+/* Borrows */
+
+struct borrow_walk {
+	meta_borrow_fn fn;
+	void *arg;
+};
+
+static int borrow_row(void *ctx, sqlite3_stmt *st)
+{
+	struct borrow_walk *w = ctx;
+	struct meta_borrow b = {
+		.handle = (uint64_t)sqlite3_column_int64(st, 0), .object = (uint64_t)sqlite3_column_int64(st, 1),
+		.mut = sqlite3_column_int(st, 2) != 0, .waiting = sqlite3_column_int(st, 3) != 0,
+	};
+
+	return w->fn(w->arg, &b);
+}
+
+static int take_borrow(void *arg, const struct meta_borrow *b)
+{
+	*(struct meta_borrow *)arg = *b;
+	return 1;
+}
+
+static int borrow_get(struct meta *m, uint64_t handle, struct meta_borrow *b)
+{
+	struct borrow_walk w = { take_borrow, b };
+	int r;
+
+	bind(statement(m, STMT_BORROW_GET), 1, (int64_t)handle);
+	r = walk(m, STMT_BORROW_GET, borrow_row, &w);
+	return r > 0 ? 0 : r == 0 ? -ENOENT : r;
+}
+
+static int borrow_add(struct meta *m, const struct meta_borrow *b)
+{
+	sqlite3_stmt *st = statement(m, STMT_BORROW_ADD);
+
+	bind(st, 1, (int64_t)b->handle);
+	bind(st, 2, (int64_t)b->object);
+	bind(st, 3, b->mut);
+	bind(st, 4, b->waiting);
+	return change(m, STMT_BORROW_ADD);
+}
+
+static int borrow_held(struct meta *m, uint64_t handle)
+{
+	return change_one(m, STMT_BORROW_HELD, handle);
+}
+
+static int borrow_queues(struct meta *m, uint64_t after, meta_id_fn fn, void *arg)
+{
+	struct id_walk w = { fn, arg };
+
+	bind(statement(m, STMT_BORROW_QUEUES), 1, (int64_t)after);
+	return walk(m, STMT_BORROW_QUEUES, id_row, &w);
+}
+
+static int borrow_list(struct meta *m, uint64_t object, bool waiting, meta_borrow_fn fn, void *arg)
+{
+	struct borrow_walk w = { fn, arg };
+
+	bind(statement(m, STMT_BORROW_LIST), 2, waiting);
+	bind(statement(m, STMT_BORROW_LIST), 1, (int64_t)object);
+	return walk(m, STMT_BORROW_LIST, borrow_row, &w);
+}
+
+/* The names of what was taken */
+
+static int taken_add(struct meta *m, const struct meta_dentry *d)
+{
+	sqlite3_stmt *st = statement(m, STMT_TAKEN_ADD);
+
+	bind(st, 1, (int64_t)d->object);
+	bind(st, 2, (int64_t)d->parent);
+	sqlite3_bind_blob(st, 3, d->name, (int)d->name_len, SQLITE_STATIC);
+	return change(m, STMT_TAKEN_ADD);
+}
+
+static int taken_remove(struct meta *m, uint64_t object)
+{
+	return change_one(m, STMT_TAKEN_REMOVE, object);
+}
+
+static int taken_names(struct meta *m, uint64_t object, meta_dentry_fn fn, void *arg)
+{
+	return names_of(m, STMT_TAKEN_NAMES, object, fn, arg);
+}
+
+static int taken_done(struct meta *m, uint64_t object, bool done)
+{
+	bind(statement(m, STMT_TAKEN_DONE), 2, done);
+	return change_one(m, STMT_TAKEN_DONE, object);
+}
+
+struct taken_walk {
+	meta_taken_fn fn;
+	void *arg;
+};
+
+static int taken_row(void *ctx, sqlite3_stmt *st)
+{
+	struct taken_walk *w = ctx;
+
+	return w->fn(w->arg, (uint64_t)sqlite3_column_int64(st, 0), sqlite3_column_int(st, 1) != 0);
+}
+
+static int taken_list(struct meta *m, meta_taken_fn fn, void *arg)
+{
+	struct taken_walk w = { fn, arg };
+
+	return walk(m, STMT_TAKEN_LIST, taken_row, &w);
+}
+
 static int aborted_add(struct meta *m, const struct meta_aborted *a)
 {
 	sqlite3_stmt *st = statement(m, STMT_ABORTED_ADD);
@@ -891,6 +1011,16 @@ const struct meta_ops sqlite_record_ops = {
 	.binding_remove = binding_remove,
 	.binding_list = binding_list,
 	.binding_of = binding_of,
+	.borrow_get = borrow_get,
+	.borrow_add = borrow_add,
+	.borrow_held = borrow_held,
+	.borrow_queues = borrow_queues,
+	.borrow_list = borrow_list,
+	.taken_add = taken_add,
+	.taken_remove = taken_remove,
+	.taken_names = taken_names,
+	.taken_done = taken_done,
+	.taken_list = taken_list,
 	.event_add = event_add,
 	.event_scan = event_scan,
 };

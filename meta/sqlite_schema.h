@@ -125,4 +125,23 @@ static const char *const sqlite_migrations[] = {
 	") STRICT;"
 	"CREATE INDEX binding_pid ON binding (pid);"
 	"ALTER TABLE object ADD COLUMN lifetime INTEGER NOT NULL DEFAULT 0;",
+	/* 2 -> 3: owners, borrows, and objects that can be read once */
+	"CREATE TABLE borrow ("
+	"  handle INTEGER PRIMARY KEY REFERENCES object (id) ON DELETE CASCADE,"
+	"  object INTEGER NOT NULL REFERENCES object (id),"
+	"  mut INTEGER NOT NULL CHECK (mut IN (0, 1)),"
+	"  waiting INTEGER NOT NULL CHECK (waiting IN (0, 1))"
+	") STRICT;"
+	"CREATE INDEX borrow_object ON borrow (object, waiting);"
+	"CREATE INDEX borrow_waiting ON borrow (object) WHERE waiting = 1;"
+	"CREATE TABLE taken ("
+	"  object INTEGER NOT NULL REFERENCES object (id) ON DELETE CASCADE,"
+	"  parent INTEGER NOT NULL,"
+	"  name BLOB NOT NULL CHECK (length(name) BETWEEN 1 AND 255),"
+	"  done INTEGER NOT NULL CHECK (done IN (0, 1)),"
+	"  PRIMARY KEY (object, parent, name)"
+	") STRICT, WITHOUT ROWID;"
+	"ALTER TABLE object ADD COLUMN borrows INTEGER NOT NULL DEFAULT 0 CHECK (borrows >= -1);"
+	"ALTER TABLE object ADD COLUMN queued INTEGER NOT NULL DEFAULT 0 CHECK (queued >= 0);"
+	"ALTER TABLE object ADD COLUMN evict INTEGER NOT NULL DEFAULT 0 CHECK (evict IN (0, 1));",
 };

@@ -3,7 +3,7 @@
 
 #define OBJECT_COLUMNS                                                                                              \
 	"id, vid, version, mode, uid, gid, nlink, rdev, size, blocks, atime, mtime, ctime, btime, state, declared, " \
-	"durable, live, error, deadline, producer_pid, producer_uid, producer_command, lifetime"
+	"durable, live, error, deadline, producer_pid, producer_uid, producer_command, lifetime, borrows, queued, evict"
 
 STATEMENT(BEGIN, "BEGIN")
 STATEMENT(BEGIN_IMMEDIATE, "BEGIN IMMEDIATE")
@@ -14,11 +14,11 @@ STATEMENT(SEQUENCE_TAKE, "UPDATE sequence SET next = max(next, ?2) + ?1 WHERE na
 STATEMENT(OBJECT_GET, "SELECT " OBJECT_COLUMNS " FROM object WHERE id = ?1")
 STATEMENT(OBJECT_BY_VERSION, "SELECT " OBJECT_COLUMNS " FROM object WHERE vid = ?1 AND vid <> id")
 STATEMENT(OBJECT_INSERT, "INSERT INTO object (" OBJECT_COLUMNS ")"
-			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)")
+			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)")
 STATEMENT(OBJECT_UPDATE, "UPDATE object SET vid = ?2, version = ?3, mode = ?4, uid = ?5, gid = ?6, nlink = ?7, rdev = ?8,"
 			 " size = ?9, blocks = ?10, atime = ?11, mtime = ?12, ctime = ?13, btime = ?14, state = ?15,"
 			 " declared = ?16, durable = ?17, live = ?18, error = ?19, deadline = ?20, producer_pid = ?21,"
-			 " producer_uid = ?22, producer_command = ?23, lifetime = ?24 WHERE id = ?1")
+			 " producer_uid = ?22, producer_command = ?23, lifetime = ?24, borrows = ?25, queued = ?26, evict = ?27 WHERE id = ?1")
 STATEMENT(OBJECT_TOUCH, "UPDATE object SET mtime = ?2, ctime = ?2, nlink = nlink + ?3 WHERE id = ?1")
 STATEMENT(OBJECT_DELETE, "DELETE FROM object WHERE id = ?1")
 STATEMENT(OBJECT_DEADLINES, "SELECT " OBJECT_COLUMNS " FROM object WHERE deadline IS NOT NULL AND deadline > 0 ORDER BY deadline")
@@ -65,7 +65,7 @@ STATEMENT(LEASE_PUT, "INSERT INTO lease (object, expires, boot, boot_id) VALUES 
 		     " boot_id = excluded.boot_id")
 STATEMENT(LEASE_REMOVE, "DELETE FROM lease WHERE object = ?1")
 STATEMENT(LEASE_SOONEST_BOOT, "SELECT object, expires, boot, boot_id FROM lease WHERE boot IS NOT NULL ORDER BY boot")
-STATEMENT(LEASE_SOONEST_TIME, "SELECT object, expires, boot, boot_id FROM lease WHERE boot IS NULL ORDER BY expires")
+STATEMENT(LEASE_SOONEST_TIME, "SELECT object, expires, boot, boot_id FROM lease WHERE boot IS NULL AND expires > -9223372036854775807 ORDER BY expires")
 STATEMENT(LEASE_REBASE, "UPDATE lease SET boot = max(1, ?3 + expires - ?2), boot_id = ?1 WHERE boot IS NOT NULL AND boot_id <> ?1")
 
 STATEMENT(BINDING_GET, "SELECT object, pid, start, boot_id FROM binding WHERE object = ?1")
@@ -75,6 +75,18 @@ STATEMENT(BINDING_PUT, "INSERT INTO binding (object, pid, start, boot_id) VALUES
 STATEMENT(BINDING_REMOVE, "DELETE FROM binding WHERE object = ?1")
 STATEMENT(BINDING_LIST, "SELECT object, pid, start, boot_id FROM binding WHERE object > ?1 ORDER BY object")
 STATEMENT(BINDING_OF, "SELECT object, pid, start, boot_id FROM binding WHERE pid = ?1 AND start = ?2")
+
+STATEMENT(BORROW_GET, "SELECT handle, object, mut, waiting FROM borrow WHERE handle = ?1")
+STATEMENT(BORROW_ADD, "INSERT INTO borrow (handle, object, mut, waiting) VALUES (?1, ?2, ?3, ?4)")
+STATEMENT(BORROW_HELD, "UPDATE borrow SET waiting = 0 WHERE handle = ?1")
+STATEMENT(BORROW_QUEUES, "SELECT DISTINCT object FROM borrow WHERE waiting = 1 AND object > ?1 ORDER BY object")
+STATEMENT(BORROW_LIST, "SELECT handle, object, mut, waiting FROM borrow WHERE object = ?1 AND waiting = ?2 ORDER BY handle")
+
+STATEMENT(TAKEN_ADD, "INSERT INTO taken (object, parent, name, done) VALUES (?1, ?2, ?3, 0)")
+STATEMENT(TAKEN_DONE, "UPDATE taken SET done = ?2 WHERE object = ?1")
+STATEMENT(TAKEN_REMOVE, "DELETE FROM taken WHERE object = ?1")
+STATEMENT(TAKEN_NAMES, "SELECT parent, 0, name FROM taken WHERE object = ?1")
+STATEMENT(TAKEN_LIST, "SELECT object, done FROM taken WHERE object > 0 ORDER BY object")
 
 STATEMENT(EVENT_ADD, "INSERT INTO event (at, kind, key, object, version, pid, uid, command, detail)"
 		     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")

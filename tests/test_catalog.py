@@ -8,7 +8,8 @@ import pytest
 
 from pfs import PYTHON, REPO, eventually, pattern, run, set_attr
 
-TABLES = {"store", "sequence", "object", "dentry", "attribute", "draft", "aborted", "garbage", "event"}
+TABLES = {"store", "sequence", "object", "dentry", "attribute", "draft", "aborted", "garbage", "event", "member",
+          "ending", "lease", "binding", "borrow", "taken"}
 # Statements that may walk a whole table: only those that run once, at start, on tables that are small then.
 MAY_SCAN = set()
 MACRO = re.compile(r'#define\s+(\w+)((?:[^\n]*\\\n)*[^\n]*)')

@@ -126,6 +126,7 @@ static struct meta_object full_object(uint64_t id)
 		.gid = UINT32_MAX - 1, .nlink = UINT32_MAX - 2, .rdev = UINT64_MAX - 3, .size = INT64_MAX, .blocks = 1LL << 40,
 		.atime = -1, .mtime = INT64_MIN, .ctime = INT64_MAX, .btime = 7, .state = OBJECT_FAILED, .declared = true,
 		.durable = true, .live = true, .error = ETIMEDOUT, .deadline = INT64_MAX - 1, .producer_pid = INT32_MAX, .lifetime = INT64_MAX,
+		.borrows = INT64_MAX, .queued = UINT32_MAX, .evict = true,
 		.producer_uid = UINT32_MAX, .producer_command = "123456789012345",
 	};
 }
@@ -137,7 +138,8 @@ static void same_object(const struct meta_object *a, const struct meta_object *b
 	assert_true(a->rdev == b->rdev && a->size == b->size && a->blocks == b->blocks);
 	assert_true(a->atime == b->atime && a->mtime == b->mtime && a->ctime == b->ctime && a->btime == b->btime);
 	assert_true(a->state == b->state && a->declared == b->declared && a->live == b->live);
-	assert_true(a->error == b->error && a->deadline == b->deadline);
+	assert_true(a->error == b->error && a->deadline == b->deadline && a->durable == b->durable);
+	assert_true(a->lifetime == b->lifetime && a->borrows == b->borrows && a->queued == b->queued && a->evict == b->evict);
 	assert_true(a->producer_pid == b->producer_pid && a->producer_uid == b->producer_uid);
 	assert_string_equal(a->producer_command, b->producer_command);
 }
@@ -808,6 +810,93 @@ static void test_bindings(void **state)
 	end_recorded();
 }
 
+static int copy_borrow(void *arg, const struct meta_borrow *b)
+{
+	return list_id(arg, b->handle);
+}
+
+static void test_borrows(void **state)
+{
+	struct id_list l = { .n = 0 };
+	struct meta_borrow b;
+	uint64_t object, one, two;
+
+	begin();
+	object = add_object();
+	one = add_object();
+	two = add_object();
+	assert_int_equal(OP(borrow_get)(m, one, &b), -ENOENT);
+	assert_int_equal(OP(borrow_add)(m, &(struct meta_borrow){ two, object, false, true }), 0);
+	assert_int_equal(OP(borrow_add)(m, &(struct meta_borrow){ one, object, true }), 0);
+	assert_int_equal(OP(borrow_add)(m, &(struct meta_borrow){ one, two, true }), -EEXIST);
+	end_recorded();
+	reopen();
+	begin();
+	assert_int_equal(OP(borrow_get)(m, one, &b), 0);
+	assert_true(b.handle == one && b.object == object && b.mut && !b.waiting);
+	assert_int_equal(OP(borrow_list)(m, object, false, copy_borrow, &l), 0);
+	assert_true(l.n == 1 && l.id[0] == one);
+	assert_int_equal(OP(borrow_list)(m, object, true, copy_borrow, &l), 0);
+	assert_true(l.n == 2 && l.id[1] == two);
+	assert_int_equal(OP(borrow_held)(m, two), 0);
+	l.n = 0;
+	assert_int_equal(OP(borrow_list)(m, object, false, copy_borrow, &l), 0);
+	assert_true(l.n == 2 && l.id[0] == one && l.id[1] == two);
+	assert_int_equal(OP(object_delete)(m, object), -EEXIST); /* while it is borrowed */
+	assert_int_equal(OP(object_delete)(m, one), 0);
+	assert_int_equal(OP(object_delete)(m, two), 0);
+	assert_int_equal(OP(object_delete)(m, object), 0);
+	assert_int_equal(OP(borrow_get)(m, one, &b), -ENOENT);
+	end_recorded();
+}
+
+static int list_taken(void *arg, const struct meta_dentry *d)
+{
+	assert_string_equal(d->name, "name");
+	assert_int_equal(d->name_len, 4);
+	return list_id(arg, d->parent);
+}
+
+static int list_done(void *arg, uint64_t object, bool done)
+{
+	return done ? list_id(arg, object) : 0;
+}
+
+static int list_all_taken(void *arg, uint64_t object, bool done)
+{
+	return list_id(arg, object);
+}
+
+static void test_taken(void **state)
+{
+	struct id_list l = { .n = 0 };
+	uint64_t one, two;
+
+	begin();
+	one = add_object();
+	two = add_object();
+	assert_int_equal(OP(taken_add)(m, &(struct meta_dentry){ .object = one, .parent = 1, .name = "name", .name_len = 4 }), 0);
+	assert_int_equal(OP(taken_add)(m, &(struct meta_dentry){ .object = one, .parent = 77, .name = "name", .name_len = 4 }), 0);
+	assert_int_equal(OP(taken_add)(m, &(struct meta_dentry){ .object = two, .parent = 1, .name = "name", .name_len = 4 }), 0);
+	end_recorded();
+	reopen();
+	begin();
+	assert_int_equal(OP(taken_names)(m, one, list_taken, &l), 0);
+	assert_true(l.n == 2 && l.id[0] == 1 && l.id[1] == 77); /* whether the directory is still there or not */
+	assert_int_equal(OP(taken_remove)(m, one), 0);
+	l.n = 0;
+	assert_int_equal(OP(taken_list)(m, list_done, &l), 0);
+	assert_int_equal(l.n, 0);
+	assert_int_equal(OP(taken_done)(m, two, true), 0);
+	assert_int_equal(OP(taken_list)(m, list_done, &l), 0);
+	assert_true(l.n == 1 && l.id[0] == two);
+	assert_int_equal(OP(object_delete)(m, two), 0);
+	l.n = 0;
+	assert_int_equal(OP(taken_list)(m, list_all_taken, &l), 0);
+	assert_int_equal(l.n, 0);
+	end_recorded();
+}
+
 /* ---- Events ---- */
 
 struct event_copy {
@@ -1364,13 +1453,17 @@ static void test_older(void **state)
 	id = add_object();
 	end_recorded();
 	close_catalog();
-	run_sql(scratch_path(dir, "catalog.db"), "ALTER TABLE object DROP COLUMN lifetime; DROP TABLE member; DROP TABLE ending;"
+	run_sql(scratch_path(dir, "catalog.db"), "ALTER TABLE object DROP COLUMN borrows;"
+		"ALTER TABLE object DROP COLUMN queued; ALTER TABLE object DROP COLUMN evict; DROP TABLE borrow; DROP TABLE taken;"
+		"ALTER TABLE object DROP COLUMN lifetime; DROP TABLE member; DROP TABLE ending;"
 		"DROP TABLE lease; DROP TABLE binding; PRAGMA user_version = 1");
 	reopen();
 	begin();
 	assert_int_equal(OP(object_get)(m, id, &o), 0);
 	assert_int_equal(OP(member_insert)(m, id, "name", id), 0);
 	assert_int_equal(OP(lease_put)(m, &(struct meta_lease){ id, 1, 1, 1 }), 0);
+	assert_true(o.borrows == 0 && !o.evict);
+	assert_int_equal(OP(borrow_add)(m, &(struct meta_borrow){ id, id, true }), 0);
 	end_recorded();
 }
 
@@ -1470,6 +1563,8 @@ int main(int argc, char **argv)
 		TEST(test_ending),
 		TEST(test_leases),
 		TEST(test_bindings),
+		TEST(test_borrows),
+		TEST(test_taken),
 		TEST(test_events),
 		TEST(test_events_pruned),
 		TEST(test_ids),
