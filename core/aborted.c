@@ -2,6 +2,7 @@
 #include "core/internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,18 +42,21 @@ static int real_dir(struct store *st, uint64_t parent, const char *name, struct 
 	return r < 0 ? r : st->meta->ops->object_get(st->meta, d.object, o);
 }
 
-/* Walks the directories of `path` in both trees; leaves the last name. */
+/* Walks the directories of `path` in both trees; leaves the last name. Those that are no more, or no directories of keys
+ * (.promisefs/own), are made like the one above. */
 static int mirror_path(struct op *op, char *path, uint64_t *parent, const char **name)
 {
-	struct meta_object like = { .id = META_ROOT };
+	struct meta_object like;
+	uint64_t real = META_ROOT;
 	char *slash;
-	int r = 0;
+	int r = op->st->meta->ops->object_get(op->st->meta, META_ROOT, &like);
 
 	*parent = META_ABORTED;
 	for (; r == 0 && (slash = strchr(path, '/')) != NULL; path = slash + 1) {
 		*slash = '\0';
-		r = real_dir(op->st, like.id, path, &like);
-		if (r == 0)
+		r = real != 0 ? real_dir(op->st, real, path, &like) : -ENOENT;
+		real = r == 0 ? like.id : 0;
+		if (r == 0 || r == -ENOENT)
 			r = mirror_dir(op, *parent, path, &like, parent);
 	}
 	*name = path;
@@ -102,26 +106,68 @@ static int insert_torn(struct op *op, uint64_t parent, const char *name, const s
 	return r;
 }
 
-int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t draft, const struct stat *bytes,
-		 uint64_t *kept)
+struct place {
+	uint64_t parent;
+	char name[META_NAME_MAX + 1];
+};
+
+/* Where what had that key is kept: at the path of the key, or, where directories and files are in the way of each other, by
+ * its number. */
+static int find_place(struct op *op, const char *key, uint64_t id, struct place *p)
 {
 	char path[PATH_MAX];
 	const char *name;
-	uint64_t parent;
+	int r;
+
+	strcpy(path, key);
+	r = mirror_path(op, path, &p->parent, &name);
+	snprintf(p->name, sizeof(p->name), "%s", name);
+	if (r == 0)
+		r = make_room(op, p->parent, p->name);
+	if (r != -EISDIR && r != -ENOTDIR)
+		return r;
+	p->parent = META_ABORTED;
+	snprintf(p->name, sizeof(p->name), "%.200s.%llu", strrchr(key, '/') != NULL ? strrchr(key, '/') + 1 : key,
+		 (unsigned long long)id);
+	return make_room(op, p->parent, p->name);
+}
+
+int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t draft, const struct stat *bytes,
+		 uint64_t *kept)
+{
+	struct place p;
 	int r;
 
 	*kept = 0;
-	strcpy(path, key);
-	r = mirror_path(op, path, &parent, &name);
+	r = find_place(op, key, draft, &p);
 	if (r == 0)
-		r = make_room(op, parent, name);
-	if (r == 0)
-		r = insert_torn(op, parent, name, o, draft, bytes, kept);
+		r = insert_torn(op, p.parent, p.name, o, draft, bytes, kept);
 	if (r == 0)
 		timer_arm(op->st->timers, &op->st->aborted_timer, timers_now());
 	if (r < 0)
 		*kept = 0;
 	return r == -EISDIR || r == -ENOTDIR ? 0 : r; /* then there is no place for it; it is removed with the draft */
+}
+
+/* An object that was taken, and finds no name again. */
+int aborted_adopt(struct op *op, const char *key, struct meta_object *o)
+{
+	struct meta *m = op->st->meta;
+	int64_t now = store_now(op->st);
+	struct place p;
+	int r = find_place(op, key, o->id, &p);
+
+	if (r == 0)
+		r = m->ops->dentry_insert(m, p.parent, p.name, o->id);
+	if (r == 0)
+		r = m->ops->object_touch(m, p.parent, now, 0);
+	if (r == 0)
+		r = m->ops->aborted_add(m, &(struct meta_aborted){ .object = o->id, .draft = o->vid, .at = now,
+								   .size = o->size });
+	if (r == 0)
+		timer_arm(op->st->timers, &op->st->aborted_timer, timers_now());
+	o->nlink = 1;
+	return r;
 }
 
 /* Sweeping */

@@ -36,6 +36,10 @@ static void overlay(struct store *st, struct subject *s)
 static void entry_of(struct store *st, struct subject *s, uint64_t node, struct entry *e)
 {
 	*e = (struct entry){ .node = node, .o = s->o };
+	if (subject_self(s) != &s->o) {
+		borrow_show(&s->handle, s->via == VIA_MUT, e);
+		return;
+	}
 	e->stable = !s->gone && (!is_file(&s->o) || (s->o.state == OBJECT_READY && (s->obj == NULL || s->obj->draft == NULL)));
 }
 
@@ -46,7 +50,9 @@ int store_getattr(struct store *st, const struct caller *who, uint64_t node, str
 	int r;
 
 	op_begin(&op, st, NULL);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, who->via, node, &s);
+	if (r == -ENOENT && who->via != VIA_OWNER)
+		r = subject_get_dropped(st, who->via, node, &s);
 	if (r == 0) {
 		overlay(st, &s);
 		entry_of(st, &s, node, e);
@@ -121,23 +127,42 @@ static int set_fields(struct op *op, struct subject *s, const struct attribute_c
 	return r;
 }
 
-int store_setattr(struct store *st, uint64_t node, const struct attribute_change *ch, struct entry *e,
-		  struct meta_commit *c)
+/* Nothing of this concerns what it stands for. */
+static int set_handle(struct op *op, struct meta_object *h, const struct attribute_change *ch)
+{
+	int64_t now = store_now(op->st);
+
+	if ((ch->which & CHANGE_MODE) != 0)
+		h->mode = (h->mode & S_IFMT) | (ch->mode & 07777);
+	if ((ch->which & CHANGE_UID) != 0)
+		h->uid = ch->uid;
+	if ((ch->which & CHANGE_GID) != 0)
+		h->gid = ch->gid;
+	set_times(h, ch, now);
+	h->ctime = now;
+	return op->st->meta->ops->object_update(op->st->meta, h);
+}
+
+int store_setattr(struct store *st, const struct caller *who, uint64_t node, const struct attribute_change *ch,
+		  struct entry *e, struct meta_commit *c)
 {
 	struct subject s;
 	struct op op;
 	int r;
 
 	op_begin(&op, st, NULL);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, who->via, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	if (is_file(&s.o) && s.v == NULL && s.o.vid != node) { /* its size is that of a version that is gone */
+	if (subject_is_stale(&s, node)) { /* its size is that of a version that is gone */
 		subject_put(st, &s);
 		return op_end(&op, -ESTALE, META_READ, NULL);
 	}
-	r = set_fields(&op, &s, ch);
-	if (r == 0)
+	if (subject_self(&s) != &s.o)
+		r = set_handle(&op, &s.handle, ch);
+	else
+		r = set_fields(&op, &s, ch);
+	if (r == 0 && subject_self(&s) == &s.o)
 		r = subject_save(st, &s);
 	overlay(st, &s);
 	entry_of(st, &s, node, e);

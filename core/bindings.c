@@ -18,7 +18,7 @@
 
 static int put(struct op *op, const struct subject *s, int32_t pid, uint64_t start)
 {
-	const struct meta_binding b = { .object = s->o.id, .pid = pid, .start = start,
+	const struct meta_binding b = { .object = subject_self(s)->id, .pid = pid, .start = start,
 					.boot_id = op->st->options.boot_id };
 	int r = check_can_expire(op->who, s);
 
@@ -35,9 +35,9 @@ int store_bind(struct store *st, const struct caller *who, uint64_t node, int32_
 	if (r < 0)
 		return r;
 	op_begin(&op, st, who);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, who->via, node, &s);
 	if (r == 0) {
-		r = is_file(&s.o) && s.v == NULL && s.o.vid != node ? -ESTALE : put(&op, &s, pid, start);
+		r = subject_is_stale(&s, node) ? -ESTALE : put(&op, &s, pid, start);
 		subject_put(st, &s);
 	} else if (r == -ENOENT) {
 		r = -ESTALE;
@@ -84,7 +84,7 @@ int store_lifetime_self(struct store *st, const struct caller *who, int32_t pid,
 	if (r == 0) {
 		r = check_owner(st, d.object, pid, start);
 		if (r == -EAGAIN) { /* of an earlier process, which is known to have ended */
-			r = expire(&op, d.object, "process");
+			r = expire(&op, d.object, "process", -EOWNERDEAD);
 			made = r == 0;
 		}
 	} else if (r == -ENOENT) {
@@ -124,8 +124,10 @@ static int end_some(struct store *st, int32_t pid, uint64_t start)
 	snprintf(why, sizeof(why), "process %d", pid);
 	op_begin(&op, st, NULL);
 	r = st->meta->ops->binding_of(st->meta, pid, start, gather, &l);
-	for (unsigned i = 0; r >= 0 && i < l.n; i++)
-		r = expire(&op, l.objects[i], why);
+	for (unsigned i = 0; r >= 0 && i < l.n; i++) {
+		r = expire(&op, l.objects[i], why, -EOWNERDEAD);
+		r = r == -ENOENT ? 0 : r; /* it went with one of the others */
+	}
 	op_end(&op, r < 0 ? r : 0, l.n > 0 ? META_LATER : META_READ, NULL);
 	return r < 0 ? r : l.n == AT_ONCE;
 }

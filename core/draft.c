@@ -41,7 +41,7 @@ int draft_begin(struct op *op, struct subject *s, struct version **ret)
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&st->lock);
-	obj = object_ref(st, o->id);
+	obj = object_ref_row(st, o);
 	*ret = obj != NULL ? version_add(st, obj, d.vid, ROLE_DRAFT) : NULL;
 	if (*ret != NULL)
 		(*ret)->replaces = replaces;
@@ -57,10 +57,10 @@ static int gather_name(void *arg, const struct meta_dentry *d)
 }
 
 /* Everybody who has the name cached has the old version's node. The writer's own look-up has put that right for the
- * name that it used. */
+ * name that it used, which is none of the object's when it was borrowed. */
 static int invalidate_names(struct op *op, const struct meta_object *o)
 {
-	if (o->nlink < 2)
+	if (o->nlink < 2 && o->borrows == 0)
 		return 0;
 	return op->st->meta->ops->dentry_names(op->st->meta, o->id, gather_name, op);
 }
@@ -187,6 +187,11 @@ static void settle_again(struct timer *t)
 	free(rs);
 }
 
+static void drop_resettling(struct timer *t)
+{
+	free(t);
+}
+
 void draft_settle_later(struct store *st, uint64_t object, uint64_t vid)
 {
 	struct resettling *rs = atomic_load(&st->closing) ? NULL : calloc(1, sizeof(*rs));
@@ -194,6 +199,7 @@ void draft_settle_later(struct store *st, uint64_t object, uint64_t vid)
 	if (rs == NULL)
 		return; /* the next start does it */
 	rs->timer.fire = settle_again;
+	rs->timer.drop = drop_resettling; /* the next start does it */
 	rs->st = st;
 	rs->draft.object = object;
 	rs->draft.vid = vid;
@@ -286,6 +292,38 @@ static void leave_draft(struct store *st, struct version *v, enum draft_verdict 
 	v->blocks = o->blocks;
 }
 
+/* What was closed is acknowledged, and is published. */
+int draft_revoke(struct op *op, uint64_t object)
+{
+	struct store *st = op->st;
+	struct object *obj;
+	uint64_t vid = 0;
+	int r;
+
+	pthread_mutex_lock(&st->lock);
+	obj = object_find(st, object);
+	if (obj != NULL && obj->draft != NULL && !obj->draft->sealed)
+		vid = obj->draft->vid;
+	pthread_mutex_unlock(&st->lock);
+	if (vid == 0)
+		return 0;
+	r = st->meta->ops->draft_delete(st->meta, object);
+	return r == 0 ? op_revoke(op, vid) : r;
+}
+
+void draft_revoked(struct store *st, uint64_t vid)
+{
+	struct version *v;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, vid);
+	if (v != NULL && v->role == ROLE_DRAFT) {
+		v->error = EBUSY;
+		leave_draft(st, v, DRAFT_DROP, false, NULL);
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
 static struct draft_question draft_question(struct store *st, struct version *v, const struct meta_object *o,
 					    const struct stat *bytes, bool killed)
 {
@@ -312,12 +350,16 @@ static struct publication publication(const struct version *v, const struct stat
 	};
 }
 
-static bool is_awaited(struct store *st, struct object *obj)
+/* By readers. One who takes it needs the record at once. */
+static bool is_awaited(struct store *st, struct object *obj, const struct meta_object *o)
 {
+	const struct waiter *w;
 	bool awaited;
 
 	pthread_mutex_lock(&st->lock);
-	awaited = obj->waiters != NULL;
+	awaited = obj->waiters != NULL && !o->evict;
+	DL_FOREACH(obj->waiters, w)
+		awaited = awaited && !w->takes;
 	pthread_mutex_unlock(&st->lock);
 	return awaited;
 }
@@ -386,7 +428,7 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 	q = draft_question(st, v, &o, &bytes, v->closer.fate == FATE_KILLED);
 	p = publication(v, &bytes);
 	*verdict = draft_rule(&q);
-	shown = r == 0 && *verdict == DRAFT_PUBLISH && !v->replaces && is_awaited(st, v->object);
+	shown = r == 0 && *verdict == DRAFT_PUBLISH && !v->replaces && is_awaited(st, v->object, &o);
 	if (shown) {
 		show_published(op, v, &o, &p);
 		r = get_row(st, v, &o);
@@ -399,6 +441,8 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 	if (r == 0)
 		r = apply(op, &o, &q, *verdict, &p, kept);
 	forget_draft(op, v, *verdict, *kept != 0, shown, &o);
+	if (o.queued > 0)
+		op_turn(op, o.id);
 	if (r == 0 && op_after(op) != NULL)
 		note_settles(op->after, v->object->id, v->vid);
 	return r;
@@ -428,7 +472,7 @@ void draft_settle(struct store *st, struct version *v, const struct caller *who)
 	if (settles)
 		r = settle(&op, v, &verdict, &kept);
 	op_end(&op, r, META_LATER, NULL);
-	if (settles && (verdict == DRAFT_PUBLISH || kept != 0))
+	if (settles && r >= 0 && (verdict == DRAFT_PUBLISH || kept != 0))
 		st->blobs->ops->publish(st->blobs, vid, kept != 0 ? kept : vid);
 	if (settles && r < 0)
 		draft_settle_later(st, object, vid);

@@ -45,6 +45,14 @@ static int take_dentry(void *arg, const struct meta_dentry *d)
 	return 1;
 }
 
+static const char *const places[META_FIRST_ID] = {
+	[META_ABORTED] = ".promisefs/aborted",
+	[META_LIFETIMES] = ".promisefs/lifetimes",
+	[META_OWN] = ".promisefs/own",
+	[META_REF] = ".promisefs/ref",
+	[META_MUT] = ".promisefs/mut",
+};
+
 static int dir_path(struct store *st, uint64_t id, char path[static PATH_MAX], unsigned depth)
 {
 	struct dir_path *known;
@@ -54,8 +62,8 @@ static int dir_path(struct store *st, uint64_t id, char path[static PATH_MAX], u
 	path[0] = '\0';
 	if (id == META_ROOT)
 		return 0;
-	if (id == META_ABORTED || id == META_LIFETIMES) {
-		strcpy(path, id == META_ABORTED ? ".promisefs/aborted" : ".promisefs/lifetimes");
+	if (id < META_FIRST_ID && places[id] != NULL) {
+		strcpy(path, places[id]);
 		return 0;
 	}
 	HASH_FIND(hh, st->dir_paths, &id, sizeof(id), known);
@@ -93,15 +101,40 @@ int path_of_name(struct store *st, uint64_t parent, const char *name, char path[
 	return 0;
 }
 
+static int take_borrow(void *arg, const struct meta_borrow *b)
+{
+	*(struct meta_borrow *)arg = *b;
+	return 1;
+}
+
+/* What has no name of its own (any more): the one that it had, or that of whoever has borrowed it. 1: found. */
+static int other_name(struct store *st, uint64_t object, struct meta_dentry *d)
+{
+	struct meta_borrow b;
+	int r = once_name(st, object, d);
+
+	if (r != -ENOENT)
+		return r < 0 ? r : 1;
+	r = st->meta->ops->borrow_list(st->meta, object, false, take_borrow, &b);
+	return r > 0 ? st->meta->ops->dentry_names(st->meta, b.handle, take_dentry, d) : r;
+}
+
 int path_of(struct store *st, uint64_t object, char path[static PATH_MAX])
 {
 	struct meta_dentry d;
 	int r = st->meta->ops->dentry_names(st->meta, object, take_dentry, &d);
 
 	path[0] = '\0';
+	if (r == 0)
+		r = other_name(st, object, &d);
 	if (r <= 0)
 		return r;
-	return path_of_name(st, d.parent, d.name, path);
+	r = path_of_name(st, d.parent, d.name, path);
+	if (r == -ENOENT) { /* its directory has gone meanwhile */
+		strcpy(path, d.name);
+		r = 0;
+	}
+	return r;
 }
 
 /* For the live stream, once the catalog was left. */
@@ -111,7 +144,7 @@ static void note_event(struct op *op, const struct meta_event *e)
 
 	if (n == NULL)
 		return;
-	n->is_event = true;
+	n->what = NOTE_EVENT;
 	n->event = *e;
 	n->name = strdup(e->key);
 	n->event.key = n->name;

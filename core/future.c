@@ -41,6 +41,8 @@ int future_fail(struct op *op, struct subject *s, int error, const char *reason)
 		r = event_record(op, error == ETIMEDOUT ? "expire" : "fail", key, o, NULL, reason);
 	if (r == 0)
 		waiters_wake_id(op, o->id, 0);
+	if (r == 0 && o->queued > 0)
+		r = borrow_queue_fails(op, o->id);
 	return r;
 }
 

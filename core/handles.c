@@ -107,6 +107,8 @@ static int record_in_place(struct op *op, struct version *v)
 	struct stat bytes;
 	int r;
 
+	if (v->aborted) /* a draft that was taken from its writer */
+		return v->error != 0 ? -v->error : -EIO;
 	if (v->object->gone || fstat(v->fd, &bytes) < 0)
 		return 0;
 	r = m->ops->object_get(m, v->object->id, &o);
@@ -117,6 +119,8 @@ static int record_in_place(struct op *op, struct version *v)
 	o.size = bytes.st_size;
 	o.blocks = bytes.st_blocks;
 	o.mtime = ns_of(&bytes.st_mtim);
+	if (o.queued > 0)
+		op_turn(op, o.id); /* it may have been the last who writes it */
 	return r == 0 ? m->ops->object_update(m, &o) : r;
 }
 
@@ -217,6 +221,11 @@ int store_flush(struct handle *h, const struct caller *who, struct meta_commit *
 	bool draft;
 	int r;
 
+	if (h->takes) {
+		h->st->hooks.process(h->st->hooks_arg, who->tid, &closer);
+		once_flush(h, who, &closer, c);
+		return 0;
+	}
 	if (!h->writer || h->version->fd < 0) {
 		done_now(c);
 		return 0;
@@ -298,6 +307,11 @@ static void release_writer(struct handle *h)
 
 static void free_handle(struct handle *h)
 {
+	pthread_mutex_lock(&h->st->lock);
+	object_unref(h->st, h->borrow);
+	pthread_mutex_unlock(&h->st->lock);
+	if (h->takes)
+		once_release(h);
 	if (h->version != NULL && h->writer)
 		release_writer(h);
 	else if (h->version != NULL)
@@ -323,31 +337,95 @@ void store_release(struct handle *h)
 
 /* Readers with O_NONBLOCK: a handle that waits, instead of a thread. */
 
-static int settle_handle(struct handle *h, struct meta_object *o, const struct caller *who)
+/* store->lock held. */
+static int wait_on(struct handle *h, const struct meta_object *o)
+{
+	struct object *obj = object_ref_row(h->st, o);
+	int r;
+
+	h->waiter.takes = once_takes(o, h->via, false);
+	r = obj == NULL ? -ENOMEM : waiter_list(h->st, &h->waiter, obj, NULL);
+	object_unref(h->st, obj);
+	return r;
+}
+
+static int read_current(struct handle *h, const struct meta_object *o)
+{
+	struct version *v = version_current(h->st, o);
+
+	if (v != NULL)
+		v->opens++;
+	h->version = v;
+	return v == NULL ? -ENOMEM : 0;
+}
+
+/* It may be somebody else's turn, or a new version is on its way. */
+static bool must_wait_to_take(struct handle *h, const struct meta_object *o)
+{
+	struct object *obj = object_find(h->st, o->id);
+
+	return obj != NULL && (obj->draft != NULL || obj->settling || (obj->heir != NULL && obj->heir != &h->waiter));
+}
+
+static void let_go_in_op(struct handle *h)
+{
+	struct version_end end;
+
+	pthread_mutex_lock(&h->st->lock);
+	end = version_put(h->st, h->version);
+	h->version = NULL;
+	pthread_mutex_unlock(&h->st->lock);
+	version_end_in_op(h->st, end);
+}
+
+static int settle_handle(struct handle *h, struct meta_object *o, struct op *op)
 {
 	struct store *st = h->st;
-	struct object *obj;
-	struct version *v;
-	int r = 0;
+	bool takes = once_takes(o, h->via, false);
+	int r = takes ? borrow_rule(o->borrows, VIA_OWNER, ACT_EVICT) : borrow_rule(o->borrows, h->via, ACT_READ);
 
+	if (o->nlink == 0 && (h->via == VIA_OWNER || h->via == VIA_ONCE))
+		return -ENOENT;
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&st->lock);
-	if (o->state == OBJECT_READY) {
-		v = version_current(st, o);
-		if (v != NULL)
-			v->opens++;
-		h->version = v;
-		r = v == NULL ? -ENOMEM : 0;
-	} else {
-		obj = object_ref(st, o->id);
-		r = obj == NULL ? -ENOMEM : waiter_list(st, &h->waiter, obj, NULL);
-		object_unref(st, obj);
-	}
+	r = o->state != OBJECT_READY || (takes && must_wait_to_take(h, o)) ? wait_on(h, o) : read_current(h, o);
 	pthread_mutex_unlock(&st->lock);
+	if (r != 0 || !takes)
+		return r;
+	r = once_take(op, o);
+	h->takes = r == 0;
+	if (r < 0)
+		let_go_in_op(h);
+	return r;
+}
+
+/* Waits for its turn, and is then read as what it stands for. */
+static int look_at_borrow(struct handle *h, const struct meta_object *borrow, struct op *op)
+{
+	struct meta *m = h->st->meta;
+	struct meta_borrow b;
+	struct meta_object o;
+	int r = m->ops->borrow_get(m, borrow->id, &b);
+
+	if (r == 0)
+		r = m->ops->object_get(m, b.object, &o);
+	if (r < 0)
+		return r;
+	if (borrow->declared && o.state == OBJECT_FAILED)
+		return future_error(h->st, &o);
+	if (!borrow->declared) {
+		h->via = b.mut ? VIA_MUT : VIA_REF;
+		return settle_handle(h, &o, op);
+	}
+	pthread_mutex_lock(&h->st->lock);
+	r = wait_on(h, borrow);
+	pthread_mutex_unlock(&h->st->lock);
 	return r;
 }
 
 /* The catalog is held, so nothing settles in between. */
-static int look_at(struct handle *h, const struct caller *who)
+static int look_at(struct handle *h, struct op *op)
 {
 	struct meta *m = h->st->meta;
 	struct meta_dentry d;
@@ -364,11 +442,13 @@ static int look_at(struct handle *h, const struct caller *who)
 		h->object_id = d.object;
 	if (r == 0)
 		r = m->ops->object_get(m, h->object_id, &o);
+	if (r == 0 && is_borrow(&o))
+		return look_at_borrow(h, &o, op);
 	if (r < 0)
 		return r == -ENOENT ? -ECANCELED : r;
 	if (o.state == OBJECT_FAILED)
 		return future_error(h->st, &o);
-	return settle_handle(h, &o, who);
+	return settle_handle(h, &o, op);
 }
 
 void handle_take(struct waiter *w, struct version *v)
@@ -382,22 +462,25 @@ void handle_take(struct waiter *w, struct version *v)
 static void unsettled_woken(struct waiter *w, int r)
 {
 	struct handle *h = (struct handle *)((char *)w - offsetof(struct handle, waiter));
-	const struct caller who = { .tid = h->tid, .uid = h->uid };
+	const struct caller who = { .tid = h->tid, .uid = h->uid, .via = h->via };
 	void (*on_settle)(struct handle *h);
 	bool released;
 	struct op op;
 
+	if (h->name != NULL) /* whatever has that name now: not the one whose heir this was, perhaps */
+		store_wait_over(h->st, w);
 	if (r == -EOWNERDEAD && h->name != NULL) { /* awaits the key, whosever draft went away */
 		h->object_id = 0;
 		r = 0;
 	}
 	if (r == 0 && h->version == NULL) {
-		op_begin(&op, h->st, &who);
-		r = look_at(h, &who);
-		op_end(&op, 0, META_READ, NULL);
+		op_begin_named(&op, h->st, &who); /* he may take it */
+		r = look_at(h, &op);
+		op_end(&op, r < 0 ? r : 0, h->takes ? META_LATER : META_READ, NULL);
 	}
 	if (r == STORE_WAITING)
 		return;
+	store_wait_over(h->st, w);
 	pthread_mutex_lock(&h->st->lock);
 	h->unsettled = false;
 	h->failed = r == -ESTALE ? -ECANCELED : r;
@@ -420,7 +503,7 @@ static struct handle *new_unsettled(struct store *st, const struct caller *who, 
 
 	if (h == NULL)
 		return NULL;
-	*h = (struct handle){ .st = st, .node = node, .flags = flags, .tid = who->tid, .uid = who->uid, .unsettled = true };
+	*h = (struct handle){ .st = st, .node = node, .flags = flags, .tid = who->tid, .uid = who->uid, .via = who->via, .unsettled = true };
 	h->waiter = (struct waiter){ .wake = unsettled_woken, .tid = who->tid, .uid = who->uid, .lingers = true };
 	return h;
 }
@@ -448,16 +531,16 @@ int store_open_unsettled(struct store *st, const struct caller *who, uint64_t no
 
 	if (h == NULL)
 		return -ENOMEM;
-	op_begin(&op, st, who);
-	r = subject_get(st, node, &s);
+	op_begin_named(&op, st, who);
+	r = subject_get_via(st, who->via, node, &s);
 	if (r == -ENOENT)
 		r = -ESTALE;
 	if (r == 0) {
-		h->object_id = s.o.id;
-		r = look_at(h, who);
+		h->object_id = subject_self(&s)->id;
+		r = look_at(h, &op);
 		subject_put(st, &s);
 	}
-	op_end(&op, 0, META_READ, NULL);
+	op_end(&op, r < 0 ? r : 0, h->takes ? META_LATER : META_READ, NULL);
 	return give_unsettled(h, r, ret);
 }
 
@@ -473,9 +556,9 @@ int store_await_unsettled(struct store *st, const struct caller *who, uint64_t p
 		return -ENOMEM;
 	}
 	h->parent = parent;
-	op_begin(&op, st, who);
-	r = look_at(h, who);
-	op_end(&op, 0, META_READ, NULL);
+	op_begin_named(&op, st, who);
+	r = look_at(h, &op);
+	op_end(&op, r < 0 ? r : 0, h->takes ? META_LATER : META_READ, NULL);
 	return give_unsettled(h, r, ret);
 }
 

@@ -67,6 +67,11 @@ struct object {
 	unsigned refs;
 	struct version *current, *draft; /* not counted: they hold a reference to this */
 	struct waiter *waiters;
+	struct waiter *heir;            /* the one whose turn it is to take it; see once.c */
+	bool guarded;           /* opening it for reading may be refused, or take it: ask the catalog */
+	bool evict;             /* as in its record */
+	bool taken;             /* somebody reads it for the one time; gone for all others */
+	uint64_t stands_for;    /* of an immutable borrow that is open: the version */
 	bool bare;              /* it was made just now, and nobody has set an attribute */
 	bool gone;              /* it has no record any more; `row` is what it was */
 	bool settling;          /* it was published a moment ago, and is being recorded; `row` is what it will be */
@@ -161,9 +166,16 @@ struct op {
 	struct aftermath *after;       /* to be done once recorded */
 };
 
+enum note {
+	NOTE_NAME,  /* a name means something else now */
+	NOTE_EVENT,
+	NOTE_TURN,  /* it may be somebody's turn to borrow `parent` */
+	NOTE_REVOKE, /* the draft `parent` is taken from its writer, unless the operation is taken back */
+};
+
 struct op_note {
 	struct op_note *next;
-	bool is_event; /* else: a name that means something else now */
+	enum note what;
 	uint64_t parent;
 	char *name; /* of the entry, or the key of the event */
 	char *detail;
@@ -185,11 +197,15 @@ void op_begin_named(struct op *op, struct store *st, const struct caller *who); 
 /* r < 0: nothing was changed; returns r. Otherwise ends with ack and c (may be NULL) and returns r. */
 int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c);
 struct aftermath *op_after(struct op *op);        /* NULL: no memory */
+void op_turn(struct op *op, uint64_t object); /* see NOTE_TURN */
+int op_revoke(struct op *op, uint64_t draft);
 void op_invalidate(struct op *op, uint64_t parent, const char *name);
 
 /* memory.c; all with store->lock held */
 struct object *object_find(struct store *st, uint64_t id);
 struct object *object_ref(struct store *st, uint64_t id); /* found or made; NULL: no memory */
+void object_guard(struct object *obj, const struct meta_object *o); /* locked */
+struct object *object_ref_row(struct store *st, const struct meta_object *o); /* the same, and it knows what o says */
 void object_unref(struct store *st, struct object *obj);
 bool object_has_draft(struct store *st, uint64_t id); /* takes the lock itself */
 struct version *version_find(struct store *st, uint64_t vid);
@@ -228,9 +244,17 @@ struct subject {
 	struct object *obj; /* counted; NULL when nothing of it is in memory */
 	struct version *v;  /* NULL when the version is not in use */
 	bool gone;
+	enum via via;
+	struct meta_object handle; /* VIA_REF, VIA_MUT: the borrow through which it was found; o is what is borrowed */
+	bool mut;                  /* which may be a mutable one that waits for its turn, with VIA_REF */
 };
 int subject_get(struct store *st, uint64_t node, struct subject *s); /* catalog held */
 int subject_by_object(struct store *st, uint64_t id, struct subject *s); /* the same when only the object is known */
+int subject_get_via(struct store *st, enum via via, uint64_t node, struct subject *s); /* by a handle of the object */
+/* The same when that handle has been dropped, for somebody who has it open: shown as the object is. */
+int subject_get_dropped(struct store *st, enum via via, uint64_t node, struct subject *s);
+bool subject_is_stale(const struct subject *s, uint64_t node); /* its node stands for a version that is no more */
+const struct meta_object *subject_self(const struct subject *s); /* what was named: the handle itself, or the object */
 void subject_put(struct store *st, struct subject *s);
 int subject_save(struct store *st, struct subject *s); /* writes s->o back */
 
@@ -244,6 +268,7 @@ void waiters_wake_absent(struct op *op, uint64_t parent, const char *name);
 int waiter_list(struct store *st, struct waiter *w, struct object *obj, struct wait_limit *limit); /* locked */
 int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, const char *name);     /* locked */
 bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, struct holding *held, unsigned *n, unsigned max);
+void waiter_unlist(struct store *st, struct waiter *w); /* locked; w belongs to whoever called this */
 void waiters_run(struct waiter *list); /* without locks */
 void waiters_start(struct store *st);
 
@@ -251,7 +276,7 @@ void waiters_start(struct store *st);
 int lifetime_name(struct store *st, uint64_t lifetime, struct meta_dentry *d); /* -ENOENT: none that is alive */
 int lifetime_make(struct op *op, const char *name, struct meta_object *o); /* the name is free */
 int check_can_expire(const struct caller *who, const struct subject *s); /* -EOPNOTSUPP, -ENOENT, -EPERM */
-int expire(struct op *op, uint64_t object, const char *why); /* evict a file, end a lifetime or a directory */
+int expire(struct op *op, uint64_t object, const char *why, int waiters_get); /* evict a file, end a lifetime or a directory */
 int lifetime_join(struct op *op, const struct meta_object *o, const char *name); /* o->lifetime, as `name` if it is free */
 int lifetime_of_dir_set(struct op *op, struct subject *s, const char *name); /* NULL: none */
 int lifetimes_of(struct store *st, uint64_t object, char *text, size_t size); /* their names; -ENODATA: in none */
@@ -261,11 +286,38 @@ void lifetimes_forget(struct store *st); /* at the end */
 
 int bindings_start(struct store *st); /* bindings.c; without locks */
 
+/* borrows.c; catalog held */
+int borrow_entry(struct store *st, const struct caller *who, const struct meta_object *handle, struct entry *e);
+int borrow_lookup(struct op *op, const struct meta_object *handle, struct entry *e, bool *changed);
+void borrow_show(const struct meta_object *handle, bool mut, struct entry *e); /* e, of the object, becomes the handle's */
+int borrow_changes(struct op *op, struct meta_object *o, int64_t borrows); /* how often o is borrowed now */
+int borrow_dropped(struct op *op, const struct meta_object *handle); /* just before its record goes */
+#define HANDLE_NAME_MAX (META_NAME_MAX + 8)
+/* The path of what it stands for, and `ref/NAME` or `mut/NAME`. */
+int borrow_describe(struct store *st, const struct meta_object *handle, char path[static PATH_MAX],
+		    char name[static HANDLE_NAME_MAX]);
+int borrow_event(struct op *op, const char *kind, const struct meta_object *handle);
+int borrow_outlive(struct op *op, struct meta_object *o); /* o has lost its names, but is borrowed */
+int borrow_queue_fails(struct op *op, uint64_t object); /* o is a future, and has failed */
+int borrow_queue_ends(struct op *op, struct meta_object *o); /* nobody can borrow o any more */
+void borrow_turn(struct store *st, uint64_t object); /* without locks */
+int borrows_start(struct store *st); /* gives what was not given when the daemon ended */
+
+/* once.c */
+bool once_takes(const struct meta_object *o, enum via via, bool write); /* does such an open take it? */
+int once_take(struct op *op, struct meta_object *o); /* catalog held */
+void once_flush(struct handle *h, const struct caller *who, const struct process *closer, struct meta_commit *c);
+void once_release(struct handle *h); /* without locks; before h's version is given up */
+int once_recover(struct store *st);  /* what was being read when the daemon ended */
+int once_name(struct store *st, uint64_t object, struct meta_dentry *d); /* a name that it had; -ENOENT: it is not taken */
+
 /* leases.c; catalog held */
 int lease_set(struct op *op, const struct subject *s, const char *text);
 int lease_text(struct store *st, uint64_t object, char text[static 40]); /* its length; -ENODATA: none */
 void leases_rearm(struct store *st);
 int leases_start(struct store *st); /* without locks */
+
+void checker_start(struct meta *m); /* checker.c; before the first operation */
 
 /* privileges.c */
 void privileges_bless(struct store *st, struct subject *s);
@@ -279,7 +331,8 @@ int draft_unshare(struct store *st, struct version *d); /* without locks; d must
 /* draft.c */
 int draft_begin(struct op *op, struct subject *s, struct version **ret); /* makes and records the object's draft */
 void draft_settle(struct store *st, struct version *v, const struct caller *who); /* gives up one use of v */
-void draft_drop(struct op *op, uint64_t object, struct version *v); /* forget it, and its bytes */
+int draft_revoke(struct op *op, uint64_t object); /* who writes it may not any more: it is never published */
+void draft_revoked(struct store *st, uint64_t vid); /* that is done; catalog held */
 struct publication {
 	uint64_t vid;
 	const struct stat *bytes;
@@ -296,6 +349,7 @@ void draft_settle_later(struct store *st, uint64_t object, uint64_t vid); /* by 
 /* *kept: the version under which the draft's file is to be published, once recorded; 0: there is no place for it */
 int aborted_keep(struct op *op, const char *key, const struct meta_object *o, uint64_t draft, const struct stat *bytes,
 		 uint64_t *kept);
+int aborted_adopt(struct op *op, const char *key, struct meta_object *o); /* o gets a name below aborted/; saved by the caller */
 void aborted_start(struct store *st);
 
 /* future.c */
@@ -317,6 +371,8 @@ uint64_t intent_node(struct store *st, const struct caller *who, const struct me
 
 /* namespace.c */
 int object_delete(struct op *op, struct meta_object *o, int waiters_get); /* which has no name any more */
+int names_remove(struct op *op, const struct meta_object *o, bool taken); /* all; taken: remembered */
+void object_gone(struct op *op, const struct meta_object *o, int waiters_get); /* what is in use lives on without a name */
 int object_evict(struct op *op, struct meta_object *o, int waiters_get); /* its last name is gone */
 void fill_entry(struct store *st, const struct caller *who, const struct meta_object *o, struct entry *e);
 
@@ -342,9 +398,24 @@ static inline int64_t ns_of(const struct timespec *ts)
 	return (int64_t)ts->tv_sec * NS_PER_SEC + ts->tv_nsec;
 }
 
+/* The handle of a borrow: it looks like a file, but has no bytes of its own. */
+static inline bool is_borrow(const struct meta_object *o)
+{
+	return (o->mode & S_IFMT) == S_IFREG && o->state == OBJECT_OTHER;
+}
+
 static inline bool is_file(const struct meta_object *o)
 {
-	return (o->mode & S_IFMT) == S_IFREG;
+	return (o->mode & S_IFMT) == S_IFREG && o->state != OBJECT_OTHER;
+}
+
+static inline bool caller_in_group(const struct caller *who, uint32_t gid)
+{
+	bool in = who->gid == gid;
+
+	for (unsigned i = 0; i < who->group_count; i++)
+		in = in || who->groups[i] == gid;
+	return in;
 }
 
 static inline bool is_dir(const struct meta_object *o)

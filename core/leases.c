@@ -94,20 +94,21 @@ static int put(struct op *op, struct meta_lease *l)
 int lease_set(struct op *op, const struct subject *s, const char *text)
 {
 	struct meta *m = op->st->meta;
+	const uint64_t id = subject_self(s)->id;
 	struct meta_lease l = { 0 };
 	int r = check_can_expire(op->who, s);
 
 	if (r == 0 && strcmp(text, "none") == 0) {
-		r = m->ops->lease_remove(m, s->o.id);
+		r = m->ops->lease_remove(m, id);
 		leases_rearm(op->st);
 		return r;
 	}
 	if (r < 0)
 		return r;
-	r = m->ops->lease_get(m, s->o.id, &l);
+	r = m->ops->lease_get(m, id, &l);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	l.object = s->o.id;
+	l.object = id;
 	r = parse_lease(op->st, text, &l);
 	return r == 0 ? put(op, &l) : r;
 }
@@ -123,15 +124,21 @@ int lease_text(struct store *st, uint64_t object, char text[static 40])
 	return (int)strlen(text);
 }
 
-int store_lease_until(struct store *st, uint64_t lifetime, int64_t wall, struct meta_commit *c)
+int store_lease_until(struct store *st, const struct caller *who, uint64_t node, int64_t wall, struct meta_commit *c)
 {
-	struct meta_lease l = { .object = lifetime, .expires = wall };
+	struct meta_lease l = { .expires = wall };
 	struct meta_dentry d;
+	struct subject s;
 	struct op op;
 	int r;
 
-	op_begin(&op, st, NULL);
-	r = lifetime_name(st, lifetime, &d);
+	op_begin(&op, st, who);
+	r = subject_get_via(st, who->via, node, &s);
+	if (r < 0)
+		return op_end(&op, r, META_READ, NULL);
+	l.object = subject_self(&s)->id;
+	r = is_borrow(subject_self(&s)) ? 0 : lifetime_name(st, l.object, &d);
+	subject_put(st, &s);
 	if (r == 0)
 		r = put(&op, &l);
 	return op_end(&op, r, META_RECORDED, c);
@@ -150,7 +157,7 @@ static bool expire_some(struct store *st)
 
 	op_begin(&op, st, NULL);
 	while (r >= 0 && n < AT_ONCE && (due = soonest(st, &l, &at)) > 0 && at <= timers_now()) {
-		r = expire(&op, l.object, "lease");
+		r = expire(&op, l.object, "lease", -ECANCELED);
 		n += r >= 0;
 	}
 	if (r < 0)

@@ -71,11 +71,12 @@ int lifetime_make(struct op *op, const char *name, struct meta_object *o)
 
 static bool may_end(const struct caller *who, const struct meta_object *o)
 {
-	return who->uid == 0 || who->uid == o->uid || (o->mode & (who->gid == o->gid ? S_IWGRP : S_IWOTH)) != 0;
+	return who->uid == 0 || who->uid == o->uid || (o->mode & (caller_in_group(who, o->gid) ? S_IWGRP : S_IWOTH)) != 0;
 }
 
 static int add_member(struct op *op, const struct subject *s, uint64_t lifetime, const char *name)
 {
+	const struct meta_object *o = subject_self(s);
 	struct meta *m = op->st->meta;
 	struct meta_dentry d, scope;
 	char key[PATH_MAX];
@@ -85,15 +86,15 @@ static int add_member(struct op *op, const struct subject *s, uint64_t lifetime,
 		return r;
 	if (s->gone)
 		return -ENOENT;
-	if (is_dir(&s->o) || !may_end(op->who, &s->o))
+	if (is_dir(o) || !may_end(op->who, o))
 		return -EPERM;
 	r = m->ops->member_get(m, lifetime, name, &d);
 	if (r != -ENOENT)
 		return r == 0 ? -EEXIST : r;
-	r = m->ops->member_insert(m, lifetime, name, s->o.id);
+	r = m->ops->member_insert(m, lifetime, name, o->id);
 	if (r == 0)
-		r = path_of(op->st, s->o.id, key);
-	return r == 0 ? event_record(op, "join", key, &s->o, NULL, scope.name) : r;
+		r = path_of(op->st, o->id, key);
+	return r == 0 ? event_record(op, "join", key, o, NULL, scope.name) : r;
 }
 
 /* A new file in a directory whose files join a lifetime. */
@@ -141,12 +142,15 @@ int store_lifetime_add(struct store *st, const struct caller *who, uint64_t node
 	int r;
 
 	op_begin_named(&op, st, who);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, who->via, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	r = is_file(&s.o) && s.o.vid != node && s.v == NULL ? -ESTALE : add_member(&op, &s, lifetime, name);
+	r = subject_is_stale(&s, node) ? -ESTALE : add_member(&op, &s, lifetime, name);
 	if (r == 0) {
-		fill_entry(st, NULL, &s.o, e);
+		if (is_borrow(subject_self(&s)))
+			r = borrow_entry(st, NULL, subject_self(&s), e);
+		else
+			fill_entry(st, NULL, &s.o, e);
 		e->stable = false; /* the name goes away by itself */
 	}
 	subject_put(st, &s);
@@ -158,7 +162,9 @@ static int get_member(struct store *st, uint64_t lifetime, const char *name, str
 	struct meta_dentry d;
 	int r = st->meta->ops->member_get(st->meta, lifetime, name, &d);
 
-	return r == 0 ? st->meta->ops->object_get(st->meta, d.object, o) : r;
+	if (r == 0)
+		r = st->meta->ops->object_get(st->meta, d.object, o);
+	return r == 0 && is_file(o) && o->nlink == 0 ? -ENOENT : r; /* somebody reads it for the one time */
 }
 
 int store_lifetime_lookup(struct store *st, const struct caller *who, uint64_t lifetime, const char *name, struct entry *e)
@@ -169,24 +175,33 @@ int store_lifetime_lookup(struct store *st, const struct caller *who, uint64_t l
 
 	op_begin(&op, st, who);
 	r = get_member(st, lifetime, name, &o);
-	if (r == 0) {
+	if (r == 0 && is_borrow(&o))
+		r = borrow_entry(st, who, &o, e);
+	else if (r == 0)
 		fill_entry(st, who, &o, e);
-		e->stable = false;
-	}
+	e->stable = false;
 	op_end(&op, 0, META_READ, NULL);
 	return r;
 }
 
 /* Ending */
 
-static int evict(struct op *op, struct meta_object *o, const char *kind, const char *why)
+/* waiters_get: what those get who wait for it. */
+static int evict_for(struct op *op, struct meta_object *o, const char *kind, const char *why, int waiters_get)
 {
 	char key[PATH_MAX];
 	int r = path_of(op->st, o->id, key);
 
 	if (r == 0)
 		r = event_record(op, kind, key, o, NULL, why);
-	return r == 0 ? object_evict(op, o, -ECANCELED) : r;
+	if (r == 0 && is_borrow(o) && !o->declared)
+		r = borrow_event(op, "release", o);
+	return r == 0 ? object_evict(op, o, waiters_get) : r;
+}
+
+static int evict(struct op *op, struct meta_object *o, const char *kind, const char *why)
+{
+	return evict_for(op, o, kind, why, -ECANCELED);
 }
 
 int store_lifetime_evict(struct store *st, const struct caller *who, uint64_t lifetime, const char *name,
@@ -198,6 +213,8 @@ int store_lifetime_evict(struct store *st, const struct caller *who, uint64_t li
 
 	op_begin_named(&op, st, who);
 	r = get_member(st, lifetime, name, &o);
+	if (r == 0 && is_file(&o))
+		r = borrow_rule(o.borrows, VIA_OWNER, ACT_EVICT);
 	if (r == 0)
 		r = evict(&op, &o, "evict", NULL);
 	return op_end(&op, r, META_RECORDED, c);
@@ -468,7 +485,7 @@ int store_lifetime_end(struct store *st, const struct caller *who, uint64_t pare
 /* Whoever may write a file may say when it goes; a directory goes with what is in it, so that is for its owner to say. */
 int check_can_expire(const struct caller *who, const struct subject *s)
 {
-	if (s->gone)
+	if (s->gone || (s->via == VIA_OWNER && is_file(&s->o) && s->o.nlink == 0))
 		return -ENOENT;
 	if (s->o.id < META_FIRST_ID)
 		return -EOPNOTSUPP; /* the root, lifetimes/ */
@@ -493,14 +510,14 @@ static int expire_dir(struct op *op, uint64_t dir, const char *why)
 	return r;
 }
 
-int expire(struct op *op, uint64_t object, const char *why)
+int expire(struct op *op, uint64_t object, const char *why, int waiters_get)
 {
 	struct meta_object o;
 	int r = op->st->meta->ops->object_get(op->st->meta, object, &o);
 
 	if (r < 0)
 		return r;
-	return is_dir(&o) ? expire_dir(op, object, why) : evict(op, &o, "expire", why);
+	return is_dir(&o) ? expire_dir(op, object, why) : evict_for(op, &o, "expire", why, waiters_get);
 }
 
 /* After a slice: whatever was found below comes first. */

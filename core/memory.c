@@ -29,6 +29,23 @@ struct object *object_ref(struct store *st, uint64_t id)
 	return obj;
 }
 
+/* What a reader who finds the version in memory has to look at first. */
+void object_guard(struct object *obj, const struct meta_object *o)
+{
+	obj->evict = o->evict;
+	obj->guarded = o->evict || o->borrows == BORROWED_MUT || (is_file(o) && o->nlink == 0);
+}
+
+struct object *object_ref_row(struct store *st, const struct meta_object *o)
+{
+	struct object *obj = object_ref(st, o->id);
+
+	if (obj == NULL)
+		return NULL;
+	object_guard(obj, o);
+	return obj;
+}
+
 void object_unref(struct store *st, struct object *obj)
 {
 	if (obj == NULL || --obj->refs > 0)
@@ -114,7 +131,7 @@ struct version *version_current(struct store *st, const struct meta_object *o)
 
 	if (v != NULL)
 		return v;
-	obj = object_ref(st, o->id);
+	obj = object_ref_row(st, o);
 	if (obj == NULL)
 		return NULL;
 	v = version_add(st, obj, o->vid, ROLE_CURRENT);

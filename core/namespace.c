@@ -83,10 +83,12 @@ int store_lookup(struct store *st, const struct caller *who, uint64_t parent, co
 
 	op_begin(&op, st, who);
 	r = get_name(st, parent, name, &d, &o);
-	if (r == 0)
+	if (r == 0 && is_borrow(&o))
+		r = borrow_lookup(&op, &o, e, &changed);
+	else if (r == 0) {
 		changed = is_file(&o) && intent_find_draft(&op, &o);
-	if (r == 0)
 		fill_entry(st, who, &o, e);
+	}
 	op_end(&op, 0, changed ? META_LATER : META_READ, NULL);
 	return r;
 }
@@ -100,7 +102,15 @@ static void inherit(const struct caller *who, const struct meta_object *dir, str
 	o->mode &= ~who->umask;
 	if (is_dir(o))
 		o->mode |= dir->mode & S_ISGID;
-	o->live = dir->live && (is_dir(o) || is_file(o));
+	o->live = dir->live && (is_dir(o) || S_ISREG(o->mode));
+}
+
+/* own/ holds files, ref/ and mut/ what link(2) has made there. */
+static int check_place(uint64_t parent, uint32_t mode)
+{
+	if (parent == META_REF || parent == META_MUT)
+		return -EPERM;
+	return parent == META_OWN && !S_ISREG(mode) ? -EPERM : 0;
 }
 
 static int new_object(struct op *op, uint64_t parent, const char *name, uint32_t mode, struct meta_object *o)
@@ -112,6 +122,8 @@ static int new_object(struct op *op, uint64_t parent, const char *name, uint32_t
 	int64_t now = store_now(st);
 	int r = get_dir(st, parent, &dir);
 
+	if (r == 0)
+		r = check_place(parent, mode);
 	if (r < 0)
 		return r;
 	r = m->ops->dentry_get(m, parent, name, &d);
@@ -154,7 +166,7 @@ int store_make(struct store *st, const struct caller *who, uint64_t parent, cons
 	o.rdev = n->rdev;
 	if (n->target != NULL)
 		o.size = (int64_t)strlen(n->target);
-	if (r == 0 && is_file(&o)) { /* mknod of a regular file: an empty object, whole at once */
+	if (r == 0 && S_ISREG(o.mode)) { /* mknod of a regular file: an empty object, whole at once */
 		o.state = OBJECT_READY;
 		o.version = 1;
 		r = st->blobs->ops->create(st->blobs, o.vid);
@@ -272,6 +284,26 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 	return 0;
 }
 
+static int take_parent(void *arg, const struct meta_dentry *d)
+{
+	*(uint64_t *)arg = d->parent;
+	return 1;
+}
+
+/* An object has one owner: what an owner handle owns gets no key besides, and borrows are no owners. */
+static int check_link(struct store *st, const struct caller *who, const struct subject *s, uint64_t parent)
+{
+	uint64_t owner = 0;
+	int r;
+
+	if (is_dir(&s->o) || who->via == VIA_REF || who->via == VIA_MUT)
+		return -EPERM;
+	if (parent == META_OWN || parent == META_REF || parent == META_MUT)
+		return -EPERM;
+	r = st->meta->ops->dentry_names(st->meta, s->o.id, take_parent, &owner);
+	return r < 0 ? r : owner == META_OWN ? -EPERM : 0;
+}
+
 int store_link(struct store *st, const struct caller *who, uint64_t node, uint64_t parent, const char *name,
 	       struct entry *e, struct meta_commit *c)
 {
@@ -288,7 +320,9 @@ int store_link(struct store *st, const struct caller *who, uint64_t node, uint64
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
 	r = get_dir(st, parent, &dir);
 	if (r == 0)
-		r = is_dir(&s.o) ? -EPERM : s.gone ? -ENOENT : s.o.vid != node && s.v == NULL ? -ESTALE : 0;
+		r = check_link(st, who, &s, parent);
+	if (r == 0)
+		r = s.gone || s.o.nlink == 0 ? -ENOENT : s.o.vid != node && s.v == NULL ? -ESTALE : 0;
 	if (r == 0) {
 		r = m->ops->dentry_get(m, parent, name, &d);
 		r = r == 0 ? -EEXIST : r == -ENOENT ? 0 : r;
@@ -318,8 +352,7 @@ static int drop_data(struct op *op, const struct meta_object *o)
 	return published ? op_remove_data(op, o, false) : 0;
 }
 
-/* What is in use lives on without a record. */
-static void note_gone(struct op *op, const struct meta_object *o, int waiters_get)
+void object_gone(struct op *op, const struct meta_object *o, int waiters_get)
 {
 	struct store *st = op->st;
 	struct object *obj;
@@ -350,7 +383,7 @@ static int gather(void *arg, const struct meta_dentry *d)
 	return names->n == 16;
 }
 
-static int remove_names(struct op *op, const struct meta_object *o)
+int names_remove(struct op *op, const struct meta_object *o, bool taken)
 {
 	struct meta *m = op->st->meta;
 	struct names *names = malloc(sizeof(*names));
@@ -360,7 +393,10 @@ static int remove_names(struct op *op, const struct meta_object *o)
 		names->n = 0;
 		r = m->ops->dentry_names(m, o->id, gather, names);
 		for (unsigned i = 0; r >= 0 && i < names->n; i++) {
-			int e = m->ops->dentry_delete(m, &names->d[i]);
+			int e = taken ? m->ops->taken_add(m, &names->d[i]) : 0;
+
+			if (e == 0)
+				e = m->ops->dentry_delete(m, &names->d[i]);
 
 			if (e == 0)
 				e = m->ops->object_touch(m, names->d[i].parent, store_now(op->st), 0);
@@ -374,19 +410,24 @@ static int remove_names(struct op *op, const struct meta_object *o)
 
 int object_delete(struct op *op, struct meta_object *o, int waiters_get)
 {
-	int r = drop_data(op, o);
+	int r = o->queued > 0 ? borrow_queue_ends(op, o) : 0;
+
+	if (r == 0)
+		r = is_borrow(o) ? borrow_dropped(op, o) : drop_data(op, o);
 
 	if (r == 0)
 		r = op->st->meta->ops->object_delete(op->st->meta, o->id);
 	if (r == 0)
-		note_gone(op, o, waiters_get);
+		object_gone(op, o, waiters_get);
 	return r;
 }
 
 int object_evict(struct op *op, struct meta_object *o, int waiters_get)
 {
-	int r = remove_names(op, o);
+	int r = names_remove(op, o, false);
 
+	if (r == 0 && o->borrows != 0)
+		return borrow_outlive(op, o);
 	return r == 0 ? object_delete(op, o, waiters_get) : r;
 }
 
@@ -396,6 +437,8 @@ static int record_removal(struct op *op, uint64_t parent, const char *name, cons
 	char key[PATH_MAX];
 	int r;
 
+	if (is_borrow(o))
+		return o->declared ? 0 : borrow_event(op, "release", o); /* one that waits was never borrowed */
 	if (!is_file(o) || o->nlink > 1)
 		return 0;
 	r = path_of_name(op->st, parent, name, key);
@@ -412,6 +455,12 @@ static int drop_name(struct op *op, struct meta_object *o, int waiters_get)
 	return object_delete(op, o, waiters_get);
 }
 
+/* The last name of what is borrowed stays. */
+static int check_evict(const struct meta_object *o)
+{
+	return o->nlink == 1 && !is_dir(o) ? borrow_rule(o->borrows, VIA_OWNER, ACT_EVICT) : 0;
+}
+
 static int unlink_name(struct store *st, const struct caller *who, uint64_t parent, const char *name, bool only_promises,
 		       struct meta_commit *c)
 {
@@ -424,6 +473,8 @@ static int unlink_name(struct store *st, const struct caller *who, uint64_t pare
 	r = get_name(st, parent, name, &d, &o);
 	if (r == 0 && is_dir(&o))
 		r = -EISDIR;
+	if (r == 0)
+		r = check_evict(&o);
 	if (r == 0 && only_promises && (!is_file(&o) || o.state == OBJECT_READY))
 		r = -EEXIST;
 	if (r == 0)
@@ -487,8 +538,27 @@ struct renaming {
 	unsigned flags;
 };
 
-static int rename_check(struct store *st, struct renaming *rn)
+/* Whether `o` may go from one directory to the other: borrows stay where they are, and an owner handle owns a file that
+ * has no other name. */
+static int check_move(const struct meta_object *o, uint64_t from, uint64_t to)
 {
+	if (from == to)
+		return 0;
+	if (from == META_REF || from == META_MUT || to == META_REF || to == META_MUT)
+		return -EPERM;
+	if (to != META_OWN)
+		return 0;
+	return !is_file(o) ? -EPERM : o->nlink > 1 ? -EMLINK : 0;
+}
+
+static int rename_check(struct store *st, struct renaming *rn, uint64_t to)
+{
+	int r = check_move(&rn->a, rn->from.parent, to);
+
+	if (r == 0 && rn->exists && (rn->flags & RENAME_EXCHANGE) != 0)
+		r = check_move(&rn->b, to, rn->from.parent);
+	if (r < 0)
+		return r;
 	if ((rn->flags & RENAME_NOREPLACE) != 0 && rn->exists)
 		return -EEXIST;
 	if ((rn->flags & RENAME_EXCHANGE) != 0)
@@ -497,7 +567,9 @@ static int rename_check(struct store *st, struct renaming *rn)
 		return 0;
 	if (is_dir(&rn->a) != is_dir(&rn->b))
 		return is_dir(&rn->b) ? -EISDIR : -ENOTDIR;
-	return is_dir(&rn->b) ? check_empty(st, rn->b.id) : 0;
+	if (rn->a.id == rn->b.id)
+		return 0;
+	return is_dir(&rn->b) ? check_empty(st, rn->b.id) : check_evict(&rn->b);
 }
 
 static int touch_parents(struct store *st, struct renaming *rn, uint64_t to_parent, int delta)
@@ -511,6 +583,12 @@ static int touch_parents(struct store *st, struct renaming *rn, uint64_t to_pare
 	return r == 0 ? st->meta->ops->object_touch(st->meta, to_parent, now, delta) : r;
 }
 
+/* What has a key again is not bound to the process any more for which somebody owned it. */
+static int leave_own(struct op *op, const struct meta_object *o, uint64_t from, uint64_t to)
+{
+	return from == META_OWN && to != META_OWN ? op->st->meta->ops->binding_remove(op->st->meta, o->id) : 0;
+}
+
 static int exchange(struct op *op, struct renaming *rn)
 {
 	struct meta *m = op->st->meta;
@@ -520,6 +598,10 @@ static int exchange(struct op *op, struct renaming *rn)
 	if (r == 0)
 		r = m->ops->dentry_set(m, &rn->to, rn->a.id);
 	rn->a.ctime = rn->b.ctime = store_now(op->st);
+	if (r == 0)
+		r = leave_own(op, &rn->a, rn->from.parent, rn->to.parent);
+	if (r == 0)
+		r = leave_own(op, &rn->b, rn->to.parent, rn->from.parent);
 	if (r == 0)
 		r = m->ops->object_update(m, &rn->a);
 	if (r == 0)
@@ -551,6 +633,8 @@ static int move_name(struct op *op, struct renaming *rn, uint64_t to, const char
 		r = m->ops->dentry_delete(m, &rn->from);
 	if (r == 0)
 		r = m->ops->dentry_insert(m, to, to_name, rn->a.id);
+	if (r == 0)
+		r = leave_own(op, &rn->a, rn->from.parent, to);
 	rn->a.ctime = store_now(op->st);
 	if (r == 0)
 		r = m->ops->object_update(m, &rn->a);
@@ -587,7 +671,7 @@ int store_rename(struct store *st, const struct caller *who, uint64_t from, cons
 		r = r == -ENOENT ? 0 : r;
 	}
 	if (r == 0)
-		r = rename_check(st, &rn);
+		r = rename_check(st, &rn, to);
 	if (r == 0 && rn.exists && rn.a.id == rn.b.id)
 		return op_end(&op, 0, META_RECORDED, c); /* two names of one object: POSIX says nothing happens */
 	if (r == 0)
@@ -612,6 +696,14 @@ static int list_one(void *arg, const struct meta_dentry *d)
 	return l->n == l->limit;
 }
 
+static int list_entry(struct store *st, const struct meta_object *o, struct entry *e)
+{
+	if (is_borrow(o))
+		return borrow_entry(st, NULL, o, e);
+	fill_entry(st, NULL, o, e);
+	return 0;
+}
+
 typedef int (*list_fn)(struct meta *m, uint64_t parent, uint64_t after, meta_dentry_fn fn, void *arg);
 
 static int list_names(struct store *st, const struct caller *who, list_fn list, uint64_t node, uint64_t after,
@@ -629,13 +721,16 @@ static int list_names(struct store *st, const struct caller *who, list_fn list, 
 		for (unsigned i = 0; r >= 0 && i < l.n; i++) {
 			r = st->meta->ops->object_get(st->meta, l.d[i].object, &o);
 			if (r == 0)
-				fill_entry(st, NULL, &o, &entries[i]);
+				r = list_entry(st, &o, &entries[i]);
+			if (r == 0 && is_file(&o) && o.nlink == 0)
+				entries[i].node = 0; /* a member of a lifetime that somebody reads for the one time */
 		}
 		op_end(&op, 0, META_READ, NULL);
 	}
 	r = r < 0 ? r : 0;
 	for (unsigned i = 0; r == 0 && i < l.n; i++)
-		r = fn(arg, &l.d[i], &entries[i]);
+		if (entries[i].node != 0)
+			r = fn(arg, &l.d[i], &entries[i]);
 	free(l.d);
 	free(entries);
 	return r < 0 ? r : 0;
@@ -651,12 +746,6 @@ int store_lifetime_list(struct store *st, const struct caller *who, uint64_t lif
 			store_entry_fn fn, void *arg)
 {
 	return list_names(st, who, st->meta->ops->member_list, lifetime, after, limit, fn, arg);
-}
-
-static int take_parent(void *arg, const struct meta_dentry *d)
-{
-	*(uint64_t *)arg = d->parent;
-	return 1;
 }
 
 int store_parent(struct store *st, uint64_t node, uint64_t *parent)

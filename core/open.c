@@ -14,7 +14,8 @@
 struct opening {
 	struct store *st;
 	const struct caller *who;
-	uint64_t node;
+	uint64_t named; /* the node that was asked for */
+	uint64_t node;  /* the version: the same, but for an immutable borrow */
 	int flags;
 	bool write;
 	struct waiter *waiter;
@@ -29,6 +30,9 @@ struct opening {
 	struct handle *handle;
 	uint64_t prepare;
 	uint64_t draft;   /* that was begun or prepared for this open */
+	struct process process; /* who takes it, once that matters */
+	bool known;
+	struct handle *drop; /* was made, but could not be recorded */
 	struct version *let_go; /* what an intent that is overtaken kept open */
 };
 
@@ -40,6 +44,7 @@ enum {
 	ASK_HOLDS, /* is the asking process one of the draft's writers? */
 	ASK_STUCK, /* do those who wait for each other really hold what they wait for? */
 	ASK_HELD,  /* does anybody hold the sealed draft? */
+	ASK_WHO,   /* who is it that takes the object? */
 	ASK_AGAIN, /* nothing more */
 };
 
@@ -59,6 +64,11 @@ static int handle_make(struct opening *o, struct version *v, bool writer)
 	h->writer = writer;
 	h->tid = o->who->tid;
 	h->uid = o->who->uid;
+	h->via = o->who->via;
+	h->detour = h->via == VIA_REF && o->s.mut;
+	h->borrow = h->via == VIA_REF ? object_ref(o->st, o->named) : NULL;
+	if (h->borrow != NULL)
+		h->borrow->stands_for = v->vid;
 	v->opens++;
 	if (writer) {
 		v->writers++;
@@ -123,7 +133,7 @@ static int open_draft_data(struct opening *o, struct version *d)
 	if (d->data == DATA_PREPARING)
 		return wait_prepared(o, d);
 	d->data = DATA_PREPARING;
-	d->extends = draft_may_extend(o->st, &o->s.o, o->flags, current_in_use(o));
+	d->extends = o->who->via != VIA_MUT && draft_may_extend(o->st, &o->s.o, o->flags, current_in_use(o));
 	d->start_size = o->s.o.size;
 	d->base = o->s.o.state == OBJECT_READY && (o->flags & O_TRUNC) == 0 && o->s.o.size > 0 ? o->s.o.vid : 0;
 	return prepare_first(o, d);
@@ -196,8 +206,10 @@ static int wait_for(struct opening *o, struct wait_limit *limit)
 
 	if (o->waiter == NULL)
 		return STORE_MUST_WAIT;
+	o->waiter->writes = o->write;
+	o->waiter->takes = once_takes(&o->s.o, o->who->via, o->write);
 	pthread_mutex_lock(&st->lock);
-	obj = object_ref(st, o->s.o.id);
+	obj = object_ref_row(st, &o->s.o);
 	if (obj == NULL)
 		r = -ENOMEM;
 	else if (limit != &st->closing_limit && !o->stuck_denied &&
@@ -238,6 +250,62 @@ static int wait_for_close(struct opening *o)
 		return r;
 	o->waiter->impatient = false;
 	return wait_for(o, &st->closing_limit);
+}
+
+/* Somebody else is being asked first, or a new version is on its way. */
+static bool must_wait_to_take(struct opening *o)
+{
+	struct object *obj = o->s.obj;
+	bool wait;
+
+	pthread_mutex_lock(&o->st->lock);
+	wait = obj != NULL && (obj->draft != NULL || obj->settling || (obj->heir != NULL && obj->heir != o->waiter));
+	pthread_mutex_unlock(&o->st->lock);
+	return wait;
+}
+
+/* The version that its key gives: who has waited for his turn may have come by a node that was replaced meanwhile. */
+static int open_current(struct opening *o)
+{
+	struct version *v;
+	int r = o->st->meta->ops->object_get(o->st->meta, o->s.o.id, &o->s.o);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&o->st->lock);
+	v = version_current(o->st, &o->s.o);
+	r = v == NULL ? -ENOMEM : handle_make(o, v, false);
+	pthread_mutex_unlock(&o->st->lock);
+	return r;
+}
+
+static int take_this(struct opening *o, struct op *op)
+{
+	struct intent *in;
+	int r;
+
+	if (must_wait_to_take(o))
+		return wait_for(o, &o->st->wait_limit);
+	if (!o->known)
+		return ASK_WHO;
+	op->process = o->process;
+	r = open_current(o);
+	pthread_mutex_lock(&o->st->lock);
+	in = intent_find(o->st, o->who->tid);
+	if (r == 0 && in != NULL)
+		o->let_go = intent_take(o->st, in);
+	pthread_mutex_unlock(&o->st->lock);
+	if (r != 0)
+		return r;
+	r = once_take(op, &o->s.o);
+	o->changed = r == 0;
+	o->handle->takes = r == 0;
+	o->handle->object_id = o->s.o.id;
+	if (r < 0) {
+		o->drop = o->handle;
+		o->handle = NULL;
+	}
+	return r;
 }
 
 static int act(struct opening *o, enum open_verdict verdict)
@@ -343,31 +411,101 @@ static void leave_draft(struct opening *o)
 		version_let_go(o->st, d, o->who);
 }
 
+/* A borrow whose turn has not come yet: what settles is the handle. */
+static int wait_for_turn(struct opening *o)
+{
+	struct store *st = o->st;
+	struct object *obj;
+	int r;
+
+	if (o->s.o.state == OBJECT_FAILED)
+		return future_error(st, &o->s.o);
+	if (o->waiter == NULL)
+		return STORE_MUST_WAIT;
+	pthread_mutex_lock(&st->lock);
+	obj = object_ref(st, o->s.handle.id);
+	r = obj == NULL ? -ENOMEM : waiter_list(st, o->waiter, obj, &st->wait_limit);
+	object_unref(st, obj);
+	pthread_mutex_unlock(&st->lock);
+	return r;
+}
+
+static bool is_taken(struct opening *o)
+{
+	bool taken;
+
+	pthread_mutex_lock(&o->st->lock);
+	taken = o->s.obj->taken;
+	pthread_mutex_unlock(&o->st->lock);
+	return taken;
+}
+
+/* Before the rule of opening: may it be opened by this way at all? */
+static int check_borrows(struct opening *o)
+{
+	const struct meta_object *row = &o->s.o;
+	enum act act = o->write ? ACT_WRITE : once_takes(row, o->who->via, false) ? ACT_EVICT : ACT_READ;
+	enum via via = o->who->via;
+	int r;
+
+	if (via == VIA_REF && o->write && !o->s.mut)
+		return -EACCES;
+	if (via == VIA_REF && o->s.handle.declared)
+		return wait_for_turn(o);
+	if (o->s.gone && o->s.obj != NULL && is_taken(o))
+		return LOOK_AGAIN;
+	if (o->s.gone || !is_file(row))
+		return 0;
+	if (via == VIA_REF && row->borrows == BORROWED_MUT) /* a mutable one that has waited: from now on found by its version */
+		return o->write ? LOOK_AGAIN : 0;
+	if (row->nlink == 0 && (via == VIA_OWNER || via == VIA_ONCE))
+		return LOOK_AGAIN;
+	r = borrow_rule(row->borrows, via, act);
+	return r == -ESTALE ? LOOK_AGAIN : r;
+}
+
+static int open_by_rule(struct opening *o, struct op *op)
+{
+	struct open_question q;
+	enum open_verdict verdict;
+
+	pthread_mutex_lock(&o->st->lock);
+	q = question(o);
+	pthread_mutex_unlock(&o->st->lock);
+	verdict = open_rule(&q);
+	if (o->s.gone || !once_takes(&o->s.o, o->who->via, o->write))
+		return act(o, verdict);
+	if (verdict == OPEN_THIS || (o->waiter != NULL && o->waiter->heir && o->s.o.state == OBJECT_READY))
+		return take_this(o, op);
+	return act(o, verdict);
+}
+
 static int open_once(struct opening *o)
 {
 	struct op op;
-	struct open_question q;
 	bool done = false;
 	int r;
 
 	op_begin(&op, o->st, o->who);
-	r = subject_get(o->st, o->node, &o->s);
+	r = subject_get_via(o->st, o->who->via, o->named, &o->s);
+	if (r == 0 && o->who->via == VIA_REF)
+		o->node = o->s.o.vid;
 	if (r == -ENOENT && o->waiter != NULL && o->waiter->object_id != 0)
 		r = subject_by_object(o->st, o->waiter->object_id, &o->s);
 	if (r == -ENOENT)
 		r = LOOK_AGAIN;
 	if (r == 0)
+		r = check_borrows(o);
+	if (r == 0 && !once_takes(&o->s.o, o->who->via, o->write))
 		r = open_intended(o, &done);
-	if (r == 0 && !done && o->write && is_settling(o)) {
+	if (r == 0 && !done && o->write && is_settling(o))
 		r = wait_for(o, NULL);
-	} else if (r == 0 && !done) {
-		pthread_mutex_lock(&o->st->lock);
-		q = question(o);
-		pthread_mutex_unlock(&o->st->lock);
-		r = act(o, open_rule(&q));
-	}
+	else if (r == 0 && !done)
+		r = open_by_rule(o, &op);
 	subject_put(o->st, &o->s);
-	op_end(&op, 0, o->changed ? META_LATER : META_READ, NULL);
+	op_end(&op, o->drop != NULL ? r : 0, o->changed ? META_LATER : META_READ, NULL);
+	store_release(o->drop);
+	o->drop = NULL;
 	if (o->let_go != NULL)
 		version_let_go(o->st, o->let_go, o->who);
 	o->let_go = NULL;
@@ -385,7 +523,7 @@ static struct handle *open_in_use(struct opening *o)
 
 	pthread_mutex_lock(&o->st->lock);
 	v = intent_find(o->st, o->who->tid) == NULL ? version_find(o->st, o->node) : NULL;
-	if (v != NULL && v->role == ROLE_CURRENT && v->object->draft == NULL && !v->object->gone)
+	if (v != NULL && v->role == ROLE_CURRENT && v->object->draft == NULL && !v->object->gone && !v->object->guarded)
 		handle_make(o, v, false);
 	pthread_mutex_unlock(&o->st->lock);
 	return o->handle;
@@ -401,10 +539,13 @@ static void find_out(struct opening *o, int what)
 		o->holds = hooks->holds(arg, o->who->tid, o->ask) ? HOLDS_YES : HOLDS_NO;
 	else if (what == ASK_HELD)
 		o->held = hooks->held(arg, o->ask) ? HOLDS_YES : HOLDS_NO;
+	else if (what == ASK_WHO)
+		hooks->process(arg, o->who->tid, &o->process);
 	else if (what == ASK_STUCK && hooks->only_these_hold(arg, o->stuck, o->stuck_count))
 		o->stuck_confirmed = true;
 	else if (what == ASK_STUCK)
 		o->stuck_denied = true; /* somebody who is not waiting may finish it, or a close is on its way */
+	o->known = o->known || what == ASK_WHO;
 }
 
 int store_open(struct store *st, const struct caller *who, uint64_t node, int flags, struct waiter *waiter,
@@ -413,7 +554,7 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 	const struct caller self = *who; /* `who` may be gone with the waiter as soon as that is listed */
 	struct holding stuck[STUCK_MAX];
 	struct opening o = {
-		.st = st, .who = &self, .node = node, .flags = flags, .waiter = waiter, .stuck = stuck, .draft = *prepare_vid,
+		.st = st, .who = &self, .named = node, .node = node, .flags = flags, .waiter = waiter, .stuck = stuck, .draft = *prepare_vid,
 		.write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0,
 	};
 	int r;
@@ -423,7 +564,7 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 		waiter->tid = who->tid;
 		waiter->uid = who->uid;
 	}
-	if (!o.write && (*ret = open_in_use(&o)) != NULL)
+	if (!o.write && who->via == VIA_OWNER && (*ret = open_in_use(&o)) != NULL)
 		return 0;
 	while ((r = open_once(&o)) >= ASK_HOLDS)
 		find_out(&o, r);

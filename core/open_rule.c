@@ -6,7 +6,8 @@
  *  FAILED   current   fail; its own writers: draft               draft; while sealed: wait for the close
  *  READY    current   this; its own writers: look up the draft;  look up the draft (begins one); while
  *                     while sealed: wait for the close           sealed: wait for the close
- *  READY    draft     its own writers: draft; others: look up    draft; while sealed: wait for the close
+ *  READY    draft     its own writers: draft; others: look up;   draft; while sealed: wait for the close
+ *                     while sealed: wait for the close
  *  READY    live      this                                       in place
  *  READY    outdated  look up                                    as current
  *  other    outdated  as current                                 look up
@@ -33,10 +34,10 @@ static enum open_verdict read_ready(const struct open_question *q)
 {
 	if (q->live)
 		return OPEN_THIS;
-	if (q->standing == NODE_DRAFT)
-		return own_or(q, OPEN_DRAFT, OPEN_LOOK_UP);
 	if (closing(q))
 		return OPEN_WAIT_CLOSE;
+	if (q->standing == NODE_DRAFT)
+		return own_or(q, OPEN_DRAFT, OPEN_LOOK_UP);
 	return own_or(q, OPEN_LOOK_UP_DRAFT, OPEN_THIS);
 }
 

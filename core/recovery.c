@@ -242,5 +242,7 @@ int store_recover(struct store *st)
 		r = recover_torn(st);
 	if (r == 0)
 		r = recover_files(st);
+	if (r == 0)
+		r = once_recover(st);
 	return r == 0 ? recover_garbage(st) : r;
 }

@@ -78,6 +78,28 @@ struct aftermath *op_after(struct op *op)
 	return op->after;
 }
 
+static int op_note(struct op *op, enum note what, uint64_t id)
+{
+	struct op_note *n = calloc(1, sizeof(*n));
+
+	if (n == NULL)
+		return -ENOMEM;
+	n->what = what;
+	n->parent = id;
+	LL_APPEND(op->notes, n);
+	return 0;
+}
+
+void op_turn(struct op *op, uint64_t object)
+{
+	op_note(op, NOTE_TURN, object); /* without memory the next change does it */
+}
+
+int op_revoke(struct op *op, uint64_t draft)
+{
+	return op_note(op, NOTE_REVOKE, draft);
+}
+
 void op_invalidate(struct op *op, uint64_t parent, const char *name)
 {
 	struct op_note *n = calloc(1, sizeof(*n));
@@ -97,21 +119,32 @@ static void tell_names(struct store *st, struct op_note *notes)
 	struct op_note *n;
 
 	LL_FOREACH(notes, n)
-		if (!n->is_event)
+		if (n->what == NOTE_NAME)
 			st->hooks.invalidate(st->hooks_arg, n->parent, n->name);
 }
 
-static void tell_events(struct store *st, struct op_note *notes)
+static void tell_the_rest(struct store *st, struct op_note *notes)
 {
 	struct op_note *n, *next;
 
 	LL_FOREACH_SAFE(notes, n, next) {
-		if (n->is_event)
+		if (n->what == NOTE_EVENT)
 			st->hooks.event(st->hooks_arg, &n->event);
+		else if (n->what == NOTE_TURN)
+			borrow_turn(st, n->parent);
 		free(n->name);
 		free(n->detail);
 		free(n);
 	}
+}
+
+static void revoke_drafts(struct store *st, struct op_note *notes)
+{
+	struct op_note *n;
+
+	LL_FOREACH(notes, n)
+		if (n->what == NOTE_REVOKE)
+			draft_revoked(st, n->parent);
 }
 
 int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
@@ -119,6 +152,8 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 	struct meta *m = op->st->meta;
 
 	tell_names(op->st, op->notes);
+	if (r >= 0)
+		revoke_drafts(op->st, op->notes);
 	if (r < 0) {
 		/* Rules refuse before they change anything, so there is nothing to take back; when the catalog itself
 		 * failed in the middle, the engine knows. */
@@ -133,8 +168,8 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 	} else {
 		m->ops->end(m, ack, c);
 	}
-	tell_events(op->st, op->notes);
 	waiters_run(op->woken);
+	tell_the_rest(op->st, op->notes);
 	return r;
 }
 
@@ -181,11 +216,13 @@ static void resync(void *arg, int r)
 	HASH_ITER(hh, st->objects, obj, tmp) {
 		struct meta_object o;
 
-		if (!obj->gone || st->meta->ops->object_get(st->meta, obj->id, &o) < 0)
+		if (st->meta->ops->object_get(st->meta, obj->id, &o) < 0)
 			continue;
-		obj->gone = false;
-		if (obj->current != NULL && obj->current->vid == o.vid)
+		obj->gone = obj->gone && o.nlink == 0 && o.borrows == 0; /* taken, perhaps */
+		obj->taken = obj->gone;
+		if (obj->current != NULL && !obj->gone && obj->current->vid == o.vid)
 			obj->current->role = ROLE_CURRENT;
+		object_guard(obj, &o);
 	}
 	pthread_mutex_unlock(&st->lock);
 	paths_forget(st);
@@ -218,6 +255,8 @@ static int make_roots(struct store *st)
 		r = make_root(st, META_ABORTED, 0755);
 	if (r == 0)
 		r = make_root(st, META_LIFETIMES, 01777);
+	for (uint64_t id = META_OWN; r == 0 && id <= META_MUT; id++)
+		r = make_root(st, id, 01777);
 	return op_end(&op, r, META_RECORDED, NULL);
 }
 
@@ -272,6 +311,7 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	if (st == NULL)
 		return -ENOMEM;
 	st->meta = meta;
+	checker_start(meta);
 	st->blobs = blobs;
 	st->hooks = hooks != NULL ? *hooks : no_hooks;
 	st->hooks_arg = hooks_arg;
@@ -299,6 +339,8 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 		r = leases_start(st);
 	if (r == 0)
 		r = bindings_start(st);
+	if (r == 0)
+		r = borrows_start(st);
 	if (r < 0) {
 		store_close(st);
 		return r;

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "core/blobs.h"
+#include "core/borrow_rule.h"
 #include "core/timer.h"
 #include "meta/meta.h"
 
@@ -34,6 +35,9 @@ struct caller {
 	uint32_t uid, gid;
 	int32_t tid;
 	uint32_t umask;
+	enum via via;           /* by which way he comes to the node that he names */
+	const uint32_t *groups; /* his further groups, where they matter */
+	unsigned group_count;
 };
 
 enum fate { FATE_ALIVE, FATE_EXITED, FATE_KILLED };
@@ -100,6 +104,7 @@ void store_counts(struct store *st, struct store_counts *c);
 struct entry {
 	uint64_t node;
 	struct meta_object o; /* size and times as they are for this node */
+	enum via via;         /* VIA_REF, VIA_MUT: it is a borrow, with the rights of that; node belongs to that way */
 	bool stable;          /* the name means this node until somebody changes it through the front end */
 };
 
@@ -150,8 +155,8 @@ int store_lifetime_evict(struct store *st, const struct caller *who, uint64_t li
  * after a second. */
 int store_lifetime_end(struct store *st, const struct caller *who, uint64_t parent, const char *name,
 		       struct meta_commit *c);
-/* A lifetime ends at that time (wall clock, nanoseconds), whatever was said before. */
-int store_lease_until(struct store *st, uint64_t lifetime, int64_t wall, struct meta_commit *c);
+/* A lifetime or a borrow ends at that time (wall clock, nanoseconds), whatever was said before. */
+int store_lease_until(struct store *st, const struct caller *who, uint64_t node, int64_t wall, struct meta_commit *c);
 
 /* ---- What ends with a process: core/bindings.c ---- */
 
@@ -160,6 +165,17 @@ int store_bind(struct store *st, const struct caller *who, uint64_t node, int32_
 /* The name of the lifetime of process pid, the caller's, which is made when missing. */
 int store_lifetime_self(struct store *st, const struct caller *who, int32_t pid, char name[static META_NAME_MAX + 1]);
 int store_process_ended(struct store *st, int32_t pid, uint64_t start);
+
+/* ---- Borrowing: core/borrows.c, core/borrow_rule.c ---- */
+
+struct borrowing; /* below, with the waiters */
+/* Borrows the object of b->node: makes the handle b->name in ref/ or mut/, and b->e of it. c is told when it is
+ * recorded. With b->queue, where that cannot be now, the handle waits for its turn, first come, first served, and
+ * whoever opens it waits with it. STORE_WAITING: for a close that is under way; b->waiter.wake is called to ask again.
+ * -EBUSY: the rule of borrowing, or somebody writes it, or others wait for it already. -EPERM: not a file, or by a
+ * handle; -EACCES: no right to read (or to write) it; -EEXIST: the name is taken; -ENOENT: it is gone; -ESTALE: look its
+ * name up again. */
+int store_borrow(struct store *st, struct borrowing *b, struct meta_commit *c);
 
 /* ---- Attributes: core/attributes.c ---- */
 
@@ -175,14 +191,16 @@ struct attribute_change {
 };
 
 int store_getattr(struct store *st, const struct caller *who, uint64_t node, struct entry *e);
-int store_setattr(struct store *st, uint64_t node, const struct attribute_change *ch, struct entry *e,
+int store_setattr(struct store *st, const struct caller *who, uint64_t node, const struct attribute_change *ch, struct entry *e,
 		  struct meta_commit *c);
 /* Returns the length; size 0 asks for it. Reading the hash reads all of the data, so call it where that may block. */
-int store_getxattr(struct store *st, uint64_t node, const char *name, void *value, size_t size);
+int store_getxattr(struct store *st, const struct caller *who, uint64_t node, const char *name, void *value, size_t size);
 int store_setxattr(struct store *st, const struct caller *who, uint64_t node, const char *name, const void *value,
 		   size_t len, int flags, struct meta_commit *c);
 int store_removexattr(struct store *st, const struct caller *who, uint64_t node, const char *name, struct meta_commit *c);
-int store_listxattr(struct store *st, uint64_t node, char *list, size_t size);
+/* The names of the attributes user.promisefs.*, by number from 0; NULL: there are no more. */
+const char *store_attribute_name(unsigned i);
+int store_listxattr(struct store *st, const struct caller *who, uint64_t node, char *list, size_t size);
 
 /* ---- Opening and waiting: core/open.c, core/waiters.c ---- */
 
@@ -201,12 +219,25 @@ struct waiter {
 	bool lingers; /* the waiter of a handle (O_NONBLOCK): its thread does something else */
 	bool waking; /* taken off the list by somebody who is about to call wake */
 	bool impatient; /* has waited for a close longer than a close takes */
+	bool writes;    /* to write it */
+	bool takes;     /* what it waits for goes away by its open */
+	bool heir;      /* it is its turn to take that; see once.c */
 	int result; /* what it is woken with */
 	struct waiter *prev, *next, *all_prev, *all_next;
 	struct wait_limit *limit; /* NULL: it may wait for ever */
 	int64_t until;            /* boot time */
 	struct waiter *limit_prev, *limit_next;
 	UT_hash_handle by_tid;
+};
+
+/* Somebody who borrows. Belongs to the caller, who fills in the first part. */
+struct borrowing {
+	struct waiter waiter; /* first */
+	struct caller who;
+	uint64_t node;
+	bool mut, queue;
+	char name[META_NAME_MAX + 1];
+	struct entry e;
 };
 
 /* An open file. */
@@ -220,6 +251,12 @@ struct handle {
 	int32_t tid;
 	uint32_t uid;
 	struct handle *prev, *next; /* among the writers of a version */
+	enum via via;
+	struct object *borrow;  /* VIA_REF: through which it was opened; counted */
+	bool detour;            /* its node will not stand for what it reads */
+	bool takes;             /* the object went away by this open, and goes back if its process is killed */
+	struct process closer;  /* with takes: who closed a descriptor of it last */
+	bool closed;
 	bool unsettled; /* O_NONBLOCK: its future has not settled yet */
 	int failed;     /* what it settled with */
 	bool released;  /* while it is being woken: whoever does that frees it */
@@ -258,6 +295,8 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 		 struct entry *e, struct handle **ret);
 /* Wait until parent/name can be read. 0 when it can be now (or has failed), STORE_WAITING, or a negative errno. */
 int store_await(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct waiter *waiter);
+/* A waiter that was woken has been answered, whatever it has come to. */
+void store_wait_over(struct store *st, struct waiter *w);
 /* Take a waiter back: true when it was listed and is the caller's again. Otherwise it will not be listed any more. */
 bool store_cancel_wait(struct store *st, struct waiter *w);
 
@@ -294,6 +333,7 @@ struct wait_info {
 	uint32_t uid;
 	int64_t since; /* wall clock */
 	const char *state;
+	const char *handle; /* the handle whose turn he waits for: ref/NAME or mut/NAME. NULL: he waits for the content */
 	const int32_t *holders; /* tids that opened the draft for writing */
 	unsigned holder_count;
 };

@@ -187,6 +187,9 @@ void timers_free(struct timers *ts)
 	if (ts == NULL)
 		return;
 	timers_stop(ts);
+	for (unsigned i = 1; i <= ts->count; i++)
+		if (ts->heap[i]->drop != NULL)
+			ts->heap[i]->drop(ts->heap[i]);
 	pthread_mutex_destroy(&ts->lock);
 	pthread_cond_destroy(&ts->cond);
 	free(ts->heap);

@@ -11,6 +11,7 @@ struct timers;
 struct timer {
 	int64_t at; /* boot time, nanoseconds */
 	void (*fire)(struct timer *t); /* in the timer thread, without locks; the timer is not armed any more */
+	void (*drop)(struct timer *t); /* what to do when it is still armed at timers_free; NULL: nothing */
 	unsigned position; /* in the heap, 0 when not armed */
 };
 

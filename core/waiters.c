@@ -57,7 +57,15 @@ int waiter_list(struct store *st, struct waiter *w, struct object *obj, struct w
 	w->object = obj;
 	w->object_id = obj->id;
 	obj->refs++;
-	DL_APPEND(obj->waiters, w);
+	if (w->heir)
+		DL_PREPEND(obj->waiters, w); /* he keeps his place */
+	else
+		DL_APPEND(obj->waiters, w);
+	if (w->heir && obj->heir == w) {
+		obj->heir = NULL;
+		object_unref(st, obj); /* whoever calls this has one, too */
+	}
+	w->heir = false;
 	list_in_all(st, w, limit);
 	return STORE_WAITING;
 }
@@ -117,8 +125,7 @@ int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, cons
 	return STORE_WAITING;
 }
 
-/* store->lock held. Afterwards w belongs to whoever called this. */
-static void unlist(struct store *st, struct waiter *w)
+void waiter_unlist(struct store *st, struct waiter *w)
 {
 	if (w->object != NULL) {
 		DL_DELETE(w->object->waiters, w);
@@ -144,22 +151,40 @@ static void unlist(struct store *st, struct waiter *w)
  * before it is asked again. */
 static void move_to_woken(struct op *op, struct waiter *w, int r, struct version *current)
 {
-	unlist(op->st, w);
+	waiter_unlist(op->st, w);
 	w->result = r;
 	w->waking = true;
-	if (w->lingers && r == 0 && current != NULL)
+	if (w->lingers && r == 0 && current != NULL && !w->takes && !current->object->evict)
 		handle_take(w, current);
 	DL_APPEND(op->woken, w);
 }
 
-void waiters_wake(struct op *op, struct object *obj, int r)
+/* Up to and with the first one who will take it; who waits behind him is told when he has. store->lock held. */
+static void wake_in_order(struct op *op, struct object *obj, int r)
 {
 	struct waiter *w, *tmp;
 
+	if (r == 0 && obj->heir != NULL)
+		return;
+	DL_FOREACH_SAFE(obj->waiters, w, tmp) {
+		bool takes = w->takes || (obj->evict && !w->writes);
+
+		if (r == 0 && takes && obj->current != NULL) {
+			w->heir = true;
+			obj->heir = w;
+			obj->refs++; /* as long as he is */
+		}
+		move_to_woken(op, w, r, obj->current);
+		if (obj->heir == w)
+			break;
+	}
+}
+
+void waiters_wake(struct op *op, struct object *obj, int r)
+{
 	pthread_mutex_lock(&op->st->lock);
 	obj->refs++; /* the last waiter would take it away */
-	DL_FOREACH_SAFE(obj->waiters, w, tmp)
-		move_to_woken(op, w, r, obj->current);
+	wake_in_order(op, obj, r);
 	object_unref(op->st, obj);
 	pthread_mutex_unlock(&op->st->lock);
 }
@@ -212,7 +237,7 @@ bool store_cancel_wait(struct store *st, struct waiter *w)
 	pthread_mutex_lock(&st->lock);
 	listed = w->listed;
 	if (listed)
-		unlist(st, w);
+		waiter_unlist(st, w);
 	else
 		w->cancelled = true;
 	pthread_mutex_unlock(&st->lock);
@@ -228,7 +253,7 @@ static void time_is_up(struct timer *t)
 
 	pthread_mutex_lock(&st->lock);
 	while ((w = limit->waiters) != NULL && w->until <= now) {
-		unlist(st, w);
+		waiter_unlist(st, w);
 		w->result = limit->result;
 		w->waking = true;
 		w->impatient = true;
@@ -355,32 +380,48 @@ static struct wait_copy *copy_waits(struct store *st, unsigned *n)
 	return copies;
 }
 
-static const char *wait_key(struct store *st, const struct wait_copy *c, char path[static PATH_MAX])
+/* For whom, and for what: without a name it is the object, or, when that is the handle of a borrow, its turn. */
+static int describe(struct store *st, const struct wait_copy *c, char path[static PATH_MAX], char *handle)
 {
+	struct meta_object o;
 	struct op op;
 	int r;
 
+	handle[0] = '\0';
 	op_begin(&op, st, NULL);
-	r = c->name != NULL ? path_of_name(st, c->parent, c->name, path) : path_of(st, c->object, path);
+	if (c->name != NULL)
+		r = path_of_name(st, c->parent, c->name, path);
+	else
+		r = st->meta->ops->object_get(st->meta, c->object, &o);
+	if (r == 0 && c->name == NULL)
+		r = is_borrow(&o) ? borrow_describe(st, &o, path, handle) : path_of(st, c->object, path);
 	op_end(&op, 0, META_READ, NULL);
-	return r < 0 ? "" : path;
+	return r;
+}
+
+static const char *wait_state(const struct wait_copy *c, const char *handle)
+{
+	if (c->name != NULL)
+		return "absent";
+	return c->holder_count > 0 ? "writing" : handle[0] != '\0' ? "borrowed" : "pending";
 }
 
 int store_waits(struct store *st, int (*fn)(void *arg, const struct wait_info *w), void *arg)
 {
 	unsigned n = 0;
 	struct wait_copy *copies = copy_waits(st, &n);
-	char path[PATH_MAX];
+	char path[PATH_MAX], handle[HANDLE_NAME_MAX];
 	int r = copies == NULL ? -ENOMEM : 0;
 
 	for (unsigned i = 0; i < n; i++) {
 		struct wait_copy *c = &copies[i];
 		struct wait_info info = {
-			.key = wait_key(st, c, path), .tid = c->tid, .uid = c->uid, .since = c->since,
-			.state = c->name != NULL ? "absent" : c->holder_count > 0 ? "writing" : "pending",
+			.key = describe(st, c, path, handle) < 0 ? "" : path, .tid = c->tid, .uid = c->uid, .since = c->since,
 			.holders = c->holders, .holder_count = c->holder_count,
 		};
 
+		info.state = wait_state(c, handle);
+		info.handle = handle[0] != '\0' ? handle : NULL;
 		if (r == 0)
 			r = fn(arg, &info);
 		free(c->name);

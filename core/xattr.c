@@ -4,6 +4,7 @@
 #include "core/parse.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,8 @@ static int get_state(struct request *rq)
 {
 	if (!is_file(&rq->s->o))
 		return -ENODATA;
+	if (rq->s->via == VIA_REF && rq->s->handle.declared)
+		return snprintf(rq->text, TEXT_MAX, "waiting"); /* for its turn */
 	return snprintf(rq->text, TEXT_MAX, "%s", state_names[rq->s->o.state]);
 }
 
@@ -158,7 +161,7 @@ static int remove_publish(struct request *rq)
 
 static int get_lease(struct request *rq)
 {
-	return lease_text(rq->st, rq->s->o.id, rq->text);
+	return lease_text(rq->st, subject_self(rq->s)->id, rq->text);
 }
 
 static int set_lease(struct request *rq)
@@ -169,7 +172,7 @@ static int set_lease(struct request *rq)
 static int remove_lease(struct request *rq)
 {
 	char text[40];
-	int r = lease_text(rq->st, rq->s->o.id, text);
+	int r = lease_text(rq->st, subject_self(rq->s)->id, text);
 
 	return r < 0 ? r : lease_set(rq->op, rq->s, "none");
 }
@@ -177,7 +180,7 @@ static int remove_lease(struct request *rq)
 static int get_pid(struct request *rq)
 {
 	struct meta_binding b;
-	int r = rq->st->meta->ops->binding_get(rq->st->meta, rq->s->o.id, &b);
+	int r = rq->st->meta->ops->binding_get(rq->st->meta, subject_self(rq->s)->id, &b);
 
 	return r == 0 ? snprintf(rq->text, TEXT_MAX, "%d", b.pid) : r == -ENOENT ? -ENODATA : r;
 }
@@ -185,9 +188,9 @@ static int get_pid(struct request *rq)
 static int remove_pid(struct request *rq)
 {
 	struct meta_binding b;
-	int r = rq->st->meta->ops->binding_get(rq->st->meta, rq->s->o.id, &b);
+	int r = rq->st->meta->ops->binding_get(rq->st->meta, subject_self(rq->s)->id, &b);
 
-	return r == 0 ? rq->st->meta->ops->binding_remove(rq->st->meta, rq->s->o.id) : r == -ENOENT ? -ENODATA : r;
+	return r == 0 ? rq->st->meta->ops->binding_remove(rq->st->meta, subject_self(rq->s)->id) : r == -ENOENT ? -ENODATA : r;
 }
 
 static int get_lifetime(struct request *rq)
@@ -210,7 +213,63 @@ static int remove_lifetime(struct request *rq)
 
 static int get_lifetimes(struct request *rq)
 {
-	return lifetimes_of(rq->st, rq->s->o.id, rq->text, TEXT_MAX);
+	return lifetimes_of(rq->st, subject_self(rq->s)->id, rq->text, TEXT_MAX);
+}
+
+static int get_borrows(struct request *rq)
+{
+	int64_t n = rq->s->o.borrows;
+
+	if (!is_file(&rq->s->o))
+		return -ENODATA;
+	if (n > 0)
+		return snprintf(rq->text, TEXT_MAX, "ref %lld", (long long)n);
+	return snprintf(rq->text, TEXT_MAX, "%s", n == 0 ? "none" : "mut");
+}
+
+static int take_name(void *arg, const struct meta_dentry *d)
+{
+	*(struct meta_dentry *)arg = *d;
+	return 1;
+}
+
+/* The name that owns it; the first one when there are several keys. */
+static int get_owner(struct request *rq)
+{
+	struct meta_dentry d;
+	char path[PATH_MAX];
+	int r = rq->st->meta->ops->dentry_names(rq->st->meta, rq->s->o.id, take_name, &d);
+
+	if (r <= 0 || !is_file(&rq->s->o))
+		return r < 0 ? r : -ENODATA;
+	r = path_of_name(rq->st, d.parent, d.name, path);
+	return r < 0 ? r : snprintf(rq->text, TEXT_MAX, "%s", path);
+}
+
+static int get_evict(struct request *rq)
+{
+	return rq->s->o.evict ? snprintf(rq->text, TEXT_MAX, "1") : -ENODATA;
+}
+
+static int set_evict(struct request *rq)
+{
+	struct object *obj = rq->s->obj;
+	bool evict = strcmp(rq->value, "1") == 0;
+
+	if (!is_file(&rq->s->o) || (!evict && strcmp(rq->value, "0") != 0))
+		return -EINVAL;
+	rq->s->o.evict = evict;
+	pthread_mutex_lock(&rq->st->lock);
+	if (obj != NULL)
+		object_guard(obj, &rq->s->o);
+	pthread_mutex_unlock(&rq->st->lock);
+	return subject_save(rq->st, rq->s);
+}
+
+static int remove_evict(struct request *rq)
+{
+	rq->value = "0";
+	return rq->s->o.evict ? set_evict(rq) : -ENODATA;
 }
 
 static const struct our_attribute {
@@ -229,8 +288,18 @@ static const struct our_attribute {
 	{ "lease", get_lease, set_lease, remove_lease },
 	{ "lifetime", get_lifetime, set_lifetime, remove_lifetime },
 	{ "lifetimes", get_lifetimes, NULL, NULL },
+	{ "owner", get_owner, NULL, NULL },
+	{ "borrows", get_borrows, NULL, NULL },
+	{ "evict", get_evict, set_evict, remove_evict },
 	{ "pid", get_pid, NULL, remove_pid }, /* setting it: bind_to */
 };
+
+const char *store_attribute_name(unsigned i)
+{
+	const unsigned n = sizeof(ours) / sizeof(ours[0]);
+
+	return i < n ? ours[i].name : i == n ? "sha256" : NULL;
+}
 
 static const struct our_attribute *find_ours(const char *name)
 {
@@ -289,17 +358,17 @@ static int hash_file(int fd, int64_t left, char hex[static 65])
 	return n == 0 && len == 32 ? 0 : -EIO;
 }
 
-static int known_hash(struct store *st, uint64_t node, char hex[static 65], struct meta_object *o)
+static int known_hash(struct store *st, enum via via, uint64_t node, char hex[static 65], struct meta_object *o)
 {
 	struct subject s;
 	struct op op;
 	int r;
 
 	op_begin(&op, st, NULL);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, via, node, &s);
 	if (r == 0) {
 		*o = s.o;
-		r = is_file(o) && o->state == OBJECT_READY && o->vid == node && !s.gone ? 0 : -ENODATA;
+		r = is_file(o) && o->state == OBJECT_READY && (o->vid == node || via == VIA_REF) && !s.gone ? 0 : -ENODATA;
 		if (r == 0 && !o->live)
 			r = st->meta->ops->attribute_get(st->meta, o->id, "pfs.sha256", hex, 64);
 		if (r == -ENOENT)
@@ -327,16 +396,16 @@ static void keep_hash(struct store *st, const struct meta_object *of, const char
 	op_end(&op, r, META_LATER, NULL);
 }
 
-static int get_hash(struct store *st, uint64_t node, void *value, size_t size)
+static int get_hash(struct store *st, enum via via, uint64_t node, void *value, size_t size)
 {
 	struct meta_object o;
 	char hex[65] = "";
-	int fd, r = known_hash(st, node, hex, &o);
+	int fd, r = known_hash(st, via, node, hex, &o);
 
 	if (r < 0)
 		return r;
 	if (r == 0 && size > 0) { /* asking for the length is no reason to read all of it */
-		fd = st->blobs->ops->open(st->blobs, node);
+		fd = st->blobs->ops->open(st->blobs, o.vid);
 		r = fd < 0 ? fd : hash_file(fd, o.live ? INT64_MAX : o.size, hex);
 		if (fd >= 0)
 			close(fd);
@@ -405,7 +474,7 @@ static bool is_bare(struct store *st, uint64_t node)
 	return bare;
 }
 
-int store_getxattr(struct store *st, uint64_t node, const char *name, void *value, size_t size)
+int store_getxattr(struct store *st, const struct caller *who, uint64_t node, const char *name, void *value, size_t size)
 {
 	struct subject s;
 	struct op op;
@@ -416,9 +485,9 @@ int store_getxattr(struct store *st, uint64_t node, const char *name, void *valu
 	if (!is_ours(name) && is_bare(st, node))
 		return -ENODATA;
 	if (strcmp(name, OURS "sha256") == 0)
-		return get_hash(st, node, value, size);
+		return get_hash(st, who->via, node, value, size);
 	op_begin(&op, st, NULL);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, who->via, node, &s);
 	if (r == 0) {
 		r = is_ours(name) ? get_ours(st, &s, name, value, size) :
 				    st->meta->ops->attribute_get(st->meta, s.o.id, name, value, size);
@@ -431,6 +500,14 @@ int store_getxattr(struct store *st, uint64_t node, const char *name, void *valu
 	if (r == -ENODATA && strcmp(name, OURS "producer") == 0)
 		r = get_writer(st, node, value, size);
 	return r;
+}
+
+/* Through a borrow: the lease of the handle, and what belongs to the user when he may write. */
+static bool may_set(const struct subject *s, const char *name)
+{
+	if (subject_self(s) == &s->o || strcmp(name, OURS "lease") == 0 || strcmp(name, OURS "pid") == 0)
+		return true;
+	return s->via == VIA_MUT && !is_ours(name);
 }
 
 static int set_ours(struct op *op, struct subject *s, const char *name, const void *value, size_t len)
@@ -505,11 +582,13 @@ int store_setxattr(struct store *st, const struct caller *who, uint64_t node, co
 		op_begin_named(&op, st, who);
 	else
 		op_begin(&op, st, who);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, who->via, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	if (is_file(&s.o) && s.v == NULL && s.o.vid != node)
+	if (subject_is_stale(&s, node))
 		r = -ESTALE;
+	else if (!may_set(&s, name))
+		r = -EPERM;
 	else
 		r = is_ours(name) ? set_ours(&op, &s, name, value, len) : set_theirs(st, &s, name, value, len, flags);
 	subject_put(st, &s);
@@ -545,11 +624,13 @@ int store_removexattr(struct store *st, const struct caller *who, uint64_t node,
 	if (r < 0)
 		return r;
 	op_begin(&op, st, who);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, who->via, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	if (is_file(&s.o) && s.v == NULL && s.o.vid != node)
+	if (subject_is_stale(&s, node))
 		r = -ESTALE;
+	else if (!may_set(&s, name))
+		r = -EPERM;
 	else
 		r = is_ours(name) ? remove_ours(&op, &s, name) : remove_theirs(st, &s, name);
 	subject_put(st, &s);
@@ -576,7 +657,7 @@ static int list_name(void *arg, const char *name, size_t value_len)
 	return 0;
 }
 
-int store_listxattr(struct store *st, uint64_t node, char *list, size_t size)
+int store_listxattr(struct store *st, const struct caller *who, uint64_t node, char *list, size_t size)
 {
 	struct name_list l = { .list = list, .size = size };
 	struct subject s;
@@ -584,7 +665,7 @@ int store_listxattr(struct store *st, uint64_t node, char *list, size_t size)
 	int r;
 
 	op_begin(&op, st, NULL);
-	r = subject_get(st, node, &s);
+	r = subject_get_via(st, who->via, node, &s);
 	if (r == 0) {
 		r = st->meta->ops->attribute_list(st->meta, s.o.id, list_name, &l);
 		subject_put(st, &s);

@@ -35,6 +35,13 @@ static const char readme[] =
 	"  ... with a process  setfattr -n user.promisefs.pid -v PID .promisefs/lifetimes/L     (or of a KEY), or use\n"
 	"                      .promisefs/lifetimes/self, which is the lifetime of the process that says it\n"
 	"\n"
+	"  borrow              ln KEY .promisefs/ref/R           (many may read it, nobody writes it until rm .promisefs/ref/R)\n"
+	"  borrow to write     ln KEY .promisefs/mut/M           (one, and nobody else reads or writes it)\n"
+	"  ... in turn         ln KEY .promisefs/await-ref/R     (instead of EBUSY; open .promisefs/ref/R to wait; await-mut/ likewise)\n"
+	"  own                 mv KEY .promisefs/own/X           (and mv it back to a key, or rm it)\n"
+	"  read once           cat .promisefs/once/KEY           (evicts KEY; or setfattr -n user.promisefs.evict -v 1 KEY)\n"
+	"\n"
+	"  attributes/NAME/KEY the attribute user.promisefs.NAME of KEY as a file: read it, or write it to set it\n"
 	"  future/ await/      the key space, seen for declaring and for waiting\n"
 	"  aborted/            torn bytes of killed writers\n"
 	"  waits               who waits for what, one JSON object a line\n"
@@ -43,7 +50,7 @@ static const char readme[] =
 	"\n"
 	"promisefs(1) and promisefs(5) have the rest.\n";
 
-enum listed { LISTED_VIEW, LISTED_KEYS, LISTED_FILE };
+enum listed { LISTED_VIEW, LISTED_KEYS, LISTED_FILE, LISTED_DIR };
 
 static const struct control_entry {
 	const char *name;
@@ -54,6 +61,13 @@ static const struct control_entry {
 } entries[] = {
 	{ "future", LISTED_VIEW, META_ROOT, VIEW_FUTURE, 0 },
 	{ "await", LISTED_VIEW, META_ROOT, VIEW_AWAIT, 0 },
+	{ "attributes", LISTED_DIR, CONTROL_ATTRIBUTES, VIEW_CONTROL, 0555 },
+	{ "once", LISTED_VIEW, META_ROOT, VIEW_ONCE, 0 },
+	{ "own", LISTED_KEYS, META_OWN, VIEW_KEYS, 0 },
+	{ "ref", LISTED_KEYS, META_REF, VIEW_REF, 0 },
+	{ "mut", LISTED_KEYS, META_MUT, VIEW_MUT, 0 },
+	{ "await-ref", LISTED_VIEW, META_REF, VIEW_TURN, 0 },
+	{ "await-mut", LISTED_VIEW, META_MUT, VIEW_TURN, 0 },
 	{ "lifetimes", LISTED_KEYS, META_LIFETIMES, VIEW_LIFETIME, 0 },
 	{ "aborted", LISTED_KEYS, META_ABORTED, VIEW_KEYS, 0 },
 	{ "metrics", LISTED_FILE, CONTROL_METRICS, VIEW_CONTROL, 0444 },
@@ -83,6 +97,10 @@ int control_getattr(struct fs *fs, fuse_ino_t ino, struct stat *st)
 		control_stat(fs, CONTROL_DIR, S_IFDIR | 0755, st);
 		return 0;
 	}
+	if (node_id(ino) == CONTROL_ATTRIBUTES) {
+		control_stat(fs, CONTROL_ATTRIBUTES, S_IFDIR | 0555, st);
+		return 0;
+	}
 	for (size_t i = 0; i < ENTRIES; i++)
 		if (entries[i].what == LISTED_FILE && entries[i].id == node_id(ino)) {
 			control_stat(fs, entries[i].id, S_IFREG | entries[i].mode, st);
@@ -98,7 +116,7 @@ static bool entry_param(struct fs *fs, const struct control_entry *c, struct fus
 	const struct caller nobody = { 0 };
 	struct entry e;
 
-	if (c->what == LISTED_FILE) {
+	if (c->what == LISTED_FILE || c->what == LISTED_DIR) {
 		*p = (struct fuse_entry_param){ .ino = node_in(VIEW_CONTROL, c->id), .generation = 1 };
 		return control_getattr(fs, p->ino, &p->attr) == 0;
 	}
@@ -109,6 +127,14 @@ static bool entry_param(struct fs *fs, const struct control_entry *c, struct fus
 	return true;
 }
 
+/* The key space, as one attribute shows it. */
+static bool attributes_entry(struct fs *fs, const char *name, struct fuse_entry_param *p)
+{
+	struct control_entry c = { .what = LISTED_VIEW, .id = META_ROOT };
+
+	return attribute_view(name, &c.view) == 0 && entry_param(fs, &c, p);
+}
+
 bool control_lookup(struct fs *fs, fuse_ino_t parent, const char *name, struct fuse_entry_param *p)
 {
 	if (control_name_is_reserved(parent, name)) {
@@ -116,6 +142,8 @@ bool control_lookup(struct fs *fs, fuse_ino_t parent, const char *name, struct f
 						.attr_timeout = 3600, .entry_timeout = 3600 };
 		return control_getattr(fs, p->ino, &p->attr) == 0;
 	}
+	if (parent == node_in(VIEW_CONTROL, CONTROL_ATTRIBUTES))
+		return attributes_entry(fs, name, p);
 	if (parent != node_in(VIEW_CONTROL, CONTROL_DIR))
 		return false;
 	for (size_t i = 0; i < ENTRIES; i++)
@@ -124,11 +152,36 @@ bool control_lookup(struct fs *fs, fuse_ino_t parent, const char *name, struct f
 	return false;
 }
 
+static void list_attributes(fuse_req_t req, size_t size, off_t off, bool plus)
+{
+	const struct stat st = { .st_ino = 1, .st_mode = S_IFDIR };
+	const struct fuse_entry_param p = { .attr = st };
+	char buf[4096];
+	size_t used = 0;
+
+	for (unsigned i = off < 0 ? 0 : (unsigned)off; i < 2 || store_attribute_name(i - 2) != NULL; i++) {
+		const char *name = i == 0 ? "." : i == 1 ? ".." : store_attribute_name(i - 2);
+		size_t left = (size < sizeof(buf) ? size : sizeof(buf)) - used, n;
+
+		n = plus ? fuse_add_direntry_plus(req, buf + used, left, name, &p, (off_t)i + 1) :
+			   fuse_add_direntry(req, buf + used, left, name, &st, (off_t)i + 1);
+		if (n > left)
+			break;
+		used += n;
+	}
+	fuse_reply_buf(req, buf, used);
+}
+
 /* With `plus` too, nothing is looked up here: a node number of 0 says so. */
-void control_readdir(fuse_req_t req, size_t size, off_t off, bool plus)
+void control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 {
 	char buf[4096];
 	size_t used = 0;
+
+	if (node_id(ino) == CONTROL_ATTRIBUTES) {
+		list_attributes(req, size, off, plus);
+		return;
+	}
 
 	for (size_t i = off < 0 ? 0 : (size_t)off; i < ENTRIES + 2; i++) {
 		struct fuse_entry_param p = { .attr = { .st_ino = 1, .st_mode = S_IFDIR } };
@@ -176,8 +229,13 @@ static int add_wait(void *arg, const struct wait_info *w)
 	text_json(t, w->key);
 	text_add(t, ",");
 	add_process(t, w->tid);
-	text_add(t, ",\"uid\":%u,\"since\":\"%s\",\"waited_ms\":%lld,\"state\":\"%s\",\"holders\":[", w->uid, since,
+	text_add(t, ",\"uid\":%u,\"since\":\"%s\",\"waited_ms\":%lld,\"state\":\"%s\"", w->uid, since,
 		 (long long)((now - w->since) / NS_PER_MS), w->state);
+	if (w->handle != NULL) {
+		text_add(t, ",\"wants\":\"%.3s\",\"handle\":", w->handle);
+		text_json(t, w->handle);
+	}
+	text_add(t, ",\"holders\":[");
 	for (unsigned i = 0; i < w->holder_count; i++) {
 		text_add(t, i == 0 ? "{" : ",{");
 		add_process(t, w->holders[i]);

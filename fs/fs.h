@@ -2,10 +2,15 @@
  *
  * Node numbers (what FUSE calls inodes): the upper byte says which view of the key space a node belongs to, the rest is
  * core's node. So views need no table of their own:
- *   VIEW_KEYS     the mount itself; 1 is its root, 2 the root of aborted/
+ *   VIEW_KEYS     the mount itself; 1 is its root, 2 the root of aborted/, 4 that of own/
  *   VIEW_CONTROL  .promisefs and the files in it
  *   VIEW_FUTURE   below .promisefs/future/
  *   VIEW_AWAIT    directories below .promisefs/await/
+ *   VIEW_ONCE     below .promisefs/once/
+ *   VIEW_REF      .promisefs/ref/ and what is in it, by the number of the handle
+ *   VIEW_MUT      .promisefs/mut/ and what is in it, by the version of what is borrowed, as VIEW_KEYS
+ *   VIEW_TURN     .promisefs/await-ref/ and await-mut/
+ *   VIEW_ATTRIBUTES and all that follow: .promisefs/attributes/, a view for each attribute
  *   VIEW_AWAITED  files below it, there or not: each look-up gives a number of its own, until it is forgotten
  *
  * Locks: files, listeners, the registry of waiting opens, the table of backing files: each has its own mutex. Only the
@@ -26,7 +31,9 @@
 
 /* VIEW_LIFETIME: lifetimes/ and the directories in it. Their members are shown in VIEW_KEYS. VIEW_SELF: the symbolic
  * link lifetimes/self as a process sees it; the id is the process's number. */
-enum view { VIEW_KEYS, VIEW_CONTROL, VIEW_FUTURE, VIEW_AWAIT, VIEW_AWAITED, VIEW_LIFETIME, VIEW_SELF };
+enum view { VIEW_KEYS, VIEW_CONTROL, VIEW_FUTURE, VIEW_AWAIT, VIEW_AWAITED, VIEW_LIFETIME, VIEW_SELF,
+	    VIEW_ONCE, VIEW_REF, VIEW_MUT, VIEW_TURN,
+	    VIEW_ATTRIBUTES = 64 };
 
 #define VIEW_SHIFT 56
 
@@ -47,7 +54,8 @@ static inline fuse_ino_t node_in(enum view view, uint64_t id)
 
 #define CONTROL_NAME ".promisefs"
 
-enum control { CONTROL_DIR = 1, CONTROL_METRICS, CONTROL_EVENTS, CONTROL_WAITS, CONTROL_README };
+enum control { CONTROL_DIR = 1, CONTROL_METRICS, CONTROL_EVENTS, CONTROL_WAITS, CONTROL_README,
+	       CONTROL_ATTRIBUTES };
 
 enum passthrough { PASSTHROUGH_AUTO, PASSTHROUGH_ON, PASSTHROUGH_OFF };
 
@@ -68,7 +76,7 @@ struct backing;
 struct listener;
 struct awaited;
 struct watch;
-struct open_request;
+struct interruptible;
 
 struct fs {
 	struct fs_options options;
@@ -92,7 +100,7 @@ struct fs {
 	_Atomic int64_t last_request; /* when it came, CLOCK_MONOTONIC */
 
 	pthread_mutex_t waiting_lock; /* taken before core's locks */
-	struct open_request *waiting; /* by id: opens that may be interrupted */
+	struct interruptible *waiting; /* by id */
 	uint64_t next_waiting;
 
 	struct watch *watch; /* of the clock, and of processes */
@@ -120,14 +128,45 @@ static inline struct caller caller_of(fuse_req_t req)
 	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .tid = ctx->pid };
 }
 
+/* A node of ref/ or mut/ that is not the directory itself. */
+static inline bool node_is_borrow(fuse_ino_t ino)
+{
+	return (node_view(ino) == VIEW_REF || node_view(ino) == VIEW_MUT) && node_id(ino) >= META_FIRST_ID;
+}
+
+/* The same, who names a node by the way that its view is. */
+static inline struct caller caller_at(fuse_req_t req, fuse_ino_t ino)
+{
+	struct caller who = caller_of(req);
+
+	if (node_is_borrow(ino))
+		who.via = node_view(ino) == VIEW_REF ? VIA_REF : VIA_MUT;
+	else if (node_view(ino) == VIEW_ONCE)
+		who.via = VIA_ONCE;
+	return who;
+}
+
+#define CALLER_GROUPS 64
+
+/* The same, with his groups; there may be more, which do not count. */
+static inline struct caller caller_with_groups(fuse_req_t req, fuse_ino_t ino, uint32_t groups[static CALLER_GROUPS])
+{
+	struct caller who = caller_at(req, ino);
+	int n = fuse_req_getgroups(req, CALLER_GROUPS, groups);
+
+	who.groups = groups;
+	who.group_count = n < 0 ? 0 : n < CALLER_GROUPS ? (unsigned)n : CALLER_GROUPS;
+	return who;
+}
+
 /* An open file: what fi->fh points to. */
 struct file {
-	enum { FILE_DATA, FILE_FUTURE, FILE_TEXT, FILE_EVENTS } kind;
+	enum { FILE_DATA, FILE_FUTURE, FILE_TEXT, FILE_EVENTS, FILE_ATTRIBUTE } kind;
 	struct fs *fs;
 	struct handle *h;         /* DATA; FUTURE once something was written */
 	fuse_ino_t ino;           /* through which it was opened */
 	bool backed;              /* counts as a user of its node's backing file */
-	char *text;               /* TEXT */
+	char *text;               /* TEXT, ATTRIBUTE */
 	size_t text_len;
 	struct listener *listener; /* EVENTS */
 	pthread_mutex_t lock;      /* guards poll */
@@ -179,6 +218,31 @@ void watch_free(struct watch *w);
 int watch_identify(const struct caller *who, int32_t pid, uint64_t *start);
 void watch_process(struct watch *w, int32_t pid, uint64_t start);
 
+/* interrupts.c: a request that waits */
+struct interruptible {
+	struct waiter *waiter;
+	void (*give_up)(struct interruptible *i); /* answers EINTR: the waiter was taken back */
+	uint64_t id; /* in the registry; 0: not in it */
+	bool arming, interrupted;
+	UT_hash_handle hh;
+};
+bool interrupt_arm(struct fs *fs, fuse_req_t req, struct interruptible *i); /* false: it has been interrupted already */
+void interrupt_disarm(struct fs *fs, struct interruptible *i);              /* before it is answered */
+
+/* attribute_files.c */
+static inline bool node_is_attribute(fuse_ino_t ino)
+{
+	return node_view(ino) >= VIEW_ATTRIBUTES;
+}
+int attribute_view(const char *name, enum view *view); /* -ENOENT */
+int attribute_file_lookup(fuse_req_t req, fuse_ino_t parent, const char *name, struct fuse_entry_param *p);
+int attribute_file_getattr(fuse_req_t req, fuse_ino_t ino, struct stat *st);
+void attribute_file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void attribute_file_write(fuse_req_t req, struct file *f, struct fuse_bufvec *in);
+
+/* borrow.c: link(2) into a directory of borrows; answers it */
+void borrow_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+
 /* ops_*.c */
 void ops_names(struct fuse_lowlevel_ops *ops);
 bool names_self_stat(fuse_ino_t ino, struct stat *st); /* false: ino is not lifetimes/self */
@@ -197,7 +261,7 @@ void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size);
 bool control_lookup(struct fs *fs, fuse_ino_t parent, const char *name, struct fuse_entry_param *p);
 int control_getattr(struct fs *fs, fuse_ino_t ino, struct stat *st);
 void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void control_readdir(fuse_req_t req, size_t size, off_t off, bool plus);
+void control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus);
 bool control_name_is_reserved(fuse_ino_t parent, const char *name);
 
 /* views.c: future/ and await/ */

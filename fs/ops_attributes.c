@@ -7,7 +7,7 @@
 
 static void reply_node(fuse_req_t req, fuse_ino_t ino)
 {
-	struct caller who = caller_of(req);
+	struct caller who = caller_at(req, ino);
 	struct entry e;
 	struct stat st;
 	int r = store_getattr(fs_of(req)->store, &who, node_id(ino), &e);
@@ -26,6 +26,13 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	count(fs_of(req), REQUEST_GETATTR);
 	if (node_view(ino) == VIEW_CONTROL) {
 		int r = control_getattr(fs_of(req), ino, &st);
+
+		if (r < 0)
+			fuse_reply_err(req, -r);
+		else
+			fuse_reply_attr(req, &st, 0);
+	} else if (node_is_attribute(ino)) {
+		int r = attribute_file_getattr(req, ino, &st);
 
 		if (r < 0)
 			fuse_reply_err(req, -r);
@@ -74,22 +81,33 @@ static struct attribute_change change_of(const struct stat *st, int set)
 static void set_attributes(fuse_req_t req, fuse_ino_t ino, const struct attribute_change *ch)
 {
 	struct reply *reply = reply_new(req, REPLY_ATTR, node_view(ino));
+	struct caller who = caller_at(req, ino);
 
 	if (reply != NULL)
-		reply_end(reply, store_setattr(fs_of(req)->store, node_id(ino), ch, &reply->e, &reply->c));
+		reply_end(reply, store_setattr(fs_of(req)->store, &who, node_id(ino), ch, &reply->e, &reply->c));
 }
 
-/* For languages without xattrs: a lifetime whose time of modification is set into the future ends then. */
+/* For languages without xattrs: a lifetime or a borrow whose time of modification is set into the future ends then. */
 static bool is_lease(struct fs *fs, fuse_ino_t ino, const struct attribute_change *ch)
 {
-	return node_view(ino) == VIEW_LIFETIME && node_id(ino) != META_LIFETIMES && (ch->which & CHANGE_MTIME) != 0 &&
+	bool lifetime = node_view(ino) == VIEW_LIFETIME && node_id(ino) != META_LIFETIMES;
+
+	return (lifetime || node_is_borrow(ino)) && (ch->which & CHANGE_MTIME) != 0 &&
 	       ch->mtime != INT64_MIN && ch->mtime > fs->meta->ops->now(fs->meta);
+}
+
+static bool has_own_attributes(fuse_ino_t ino)
+{
+	enum view view = node_view(ino);
+
+	return view == VIEW_KEYS || view == VIEW_FUTURE || view == VIEW_LIFETIME || node_is_borrow(ino);
 }
 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set, struct fuse_file_info *fi)
 {
 	struct attribute_change ch = change_of(st, set);
 	struct file *f = fi != NULL ? file_of(fi) : NULL;
+	struct caller who = caller_at(req, ino);
 	struct entry e;
 	int r = 0;
 
@@ -98,15 +116,19 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 		reply_node(req, ino); /* `: > future/KEY` declares, and there is nothing to cut off */
 		return;
 	}
-	if (node_view(ino) != VIEW_KEYS && node_view(ino) != VIEW_FUTURE && node_view(ino) != VIEW_LIFETIME) {
+	if (node_is_attribute(ino) && set == FUSE_SET_ATTR_SIZE) {
+		fuse_reply_attr(req, &(struct stat){ .st_ino = ino, .st_mode = S_IFREG | 0666, .st_nlink = 1 }, 0);
+		return;
+	}
+	if (!has_own_attributes(ino)) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
 	if (is_lease(fs_of(req), ino, &ch))
-		r = store_lease_until(fs_of(req)->store, node_id(ino), ch.mtime, NULL);
+		r = store_lease_until(fs_of(req)->store, &who, node_id(ino), ch.mtime, NULL);
 	if (r == 0 && (set & FUSE_SET_ATTR_SIZE) != 0 && f == NULL) { /* with a mode, when truncation takes set-user-ID away */
 		if (ch.which != 0)
-			r = store_setattr(fs_of(req)->store, node_id(ino), &ch, &e, NULL);
+			r = store_setattr(fs_of(req)->store, &who, node_id(ino), &ch, &e, NULL);
 		if (r < 0)
 			fuse_reply_err(req, -r);
 		else
@@ -136,7 +158,8 @@ struct get_request {
 static void answer_get(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	char *value = size > 0 ? malloc(size) : NULL;
-	int r = size > 0 && value == NULL ? -ENOMEM : store_getxattr(fs_of(req)->store, node_id(ino), name, value, size);
+	struct caller who = caller_at(req, ino);
+	int r = size > 0 && value == NULL ? -ENOMEM : store_getxattr(fs_of(req)->store, &who, node_id(ino), name, value, size);
 
 	if (r < 0)
 		fuse_reply_err(req, r == -EBADMSG ? EIO : -r);
@@ -157,7 +180,7 @@ static void get_later(struct work *w)
 
 static bool has_attributes(fuse_ino_t ino)
 {
-	return node_view(ino) != VIEW_CONTROL && node_view(ino) != VIEW_AWAITED && node_view(ino) != VIEW_SELF;
+	return !node_is_attribute(ino) && node_view(ino) != VIEW_CONTROL && node_view(ino) != VIEW_AWAITED && node_view(ino) != VIEW_SELF;
 }
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -183,11 +206,11 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	struct caller who = caller_of(req);
+	struct caller who = caller_at(req, ino);
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_XATTR);
-	if (!has_attributes(ino)) {
+	if (!has_attributes(ino) || node_view(ino) == VIEW_ONCE) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
@@ -198,7 +221,7 @@ static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 
 static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	struct caller who = caller_of(req);
+	struct caller who = caller_at(req, ino);
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_XATTR);
@@ -214,13 +237,14 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	char *list = size > 0 ? malloc(size) : NULL;
+	struct caller who = caller_at(req, ino);
 	int r = 0;
 
 	count(fs_of(req), REQUEST_XATTR);
 	if (size > 0 && list == NULL)
 		r = -ENOMEM;
 	else if (has_attributes(ino))
-		r = store_listxattr(fs_of(req)->store, node_id(ino), list, size);
+		r = store_listxattr(fs_of(req)->store, &who, node_id(ino), list, size);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else if (size == 0)

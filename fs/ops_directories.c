@@ -109,7 +109,7 @@ static void readdir_any(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, 
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	if (node_view(ino) == VIEW_CONTROL)
-		control_readdir(req, size, off, false);
+		control_readdir(req, ino, size, off, false);
 	else
 		readdir_any(req, ino, size, off, false);
 }
@@ -117,7 +117,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, s
 static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	if (node_view(ino) == VIEW_CONTROL)
-		control_readdir(req, size, off, true);
+		control_readdir(req, ino, size, off, true);
 	else
 		readdir_any(req, ino, size, off, true);
 }

@@ -14,6 +14,8 @@ static int check_change(fuse_ino_t parent, const char *name)
 	case VIEW_KEYS:
 		return control_name_is_reserved(parent, name) ? -EPERM : 0;
 	case VIEW_FUTURE:
+	case VIEW_REF:
+	case VIEW_MUT:
 		return 0;
 	default:
 		return -EPERM;
@@ -102,7 +104,9 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int r = 0;
 
 	count(fs, REQUEST_LOOKUP);
-	if (!control_lookup(fs, parent, name, &p))
+	if (node_is_attribute(parent))
+		r = strlen(name) > META_NAME_MAX ? -ENAMETOOLONG : attribute_file_lookup(req, parent, name, &p);
+	else if (!control_lookup(fs, parent, name, &p))
 		r = look_up(fs, &who, parent, name, &p);
 	if (r == 0)
 		fuse_reply_entry(req, &p);
@@ -186,18 +190,29 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_readlink(req, target);
 }
 
+/* ref/ and mut/, and where one waits for his turn. */
+static bool holds_borrows(fuse_ino_t ino)
+{
+	return node_view(ino) == VIEW_REF || node_view(ino) == VIEW_MUT || node_view(ino) == VIEW_TURN;
+}
+
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
-	struct caller who = caller_of(req);
-	bool joins = is_lifetime(parent);
-	int r = joins ? 0 : check_change(parent, name);
+	uint32_t groups[CALLER_GROUPS];
+	struct caller who = caller_with_groups(req, ino, groups);
+	bool joins = is_lifetime(parent), borrows = holds_borrows(parent);
+	int r = joins || borrows ? 0 : check_change(parent, name);
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_NAMES);
-	if (r == 0 && (node_view(ino) != VIEW_KEYS || (node_view(parent) != VIEW_KEYS && !joins)))
+	if (r == 0 && ((node_view(ino) != VIEW_KEYS && !node_is_borrow(ino)) || node_view(parent) == VIEW_FUTURE))
 		r = -EPERM;
 	if (r == 0 && strlen(name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;
+	if (r == 0 && borrows) {
+		borrow_link(req, ino, parent, name);
+		return;
+	}
 	reply = reply_new(req, REPLY_ENTRY, VIEW_KEYS);
 	if (reply == NULL)
 		return;
@@ -265,7 +280,7 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		return;
 	if (r == 0 && !lifetime)
 		r = check_change(to, to_name);
-	if (r == 0 && !lifetime && (node_view(parent) != VIEW_KEYS || node_view(to) != VIEW_KEYS))
+	if (r == 0 && !lifetime && (node_view(parent) == VIEW_FUTURE || node_view(to) == VIEW_FUTURE))
 		r = -EPERM;
 	if (r == 0 && strlen(to_name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;

@@ -1,9 +1,8 @@
 /* Opening, creating and releasing files.
  *
  * An open that has to wait leaves its request unanswered and its thread free; core calls back when it is worth asking
- * again. Such a request must be answered when the kernel says INTERRUPT, or its process cannot even be killed: it is
- * kept in a registry by a number of its own, since libfuse may call the interrupt handler when the request has just
- * been answered by somebody else. */
+ * again. Such a request must be answered when the kernel says INTERRUPT, or its process cannot even be killed: see
+ * interrupts.c. */
 #include "fs/fs.h"
 
 #include <errno.h>
@@ -21,12 +20,11 @@ struct open_request {
 	struct caller who;
 	struct fuse_file_info fi;
 	uint64_t prepare;
+	struct file *file; /* the answer */
 	bool truncates; /* truncate(2) of a path: open, cut, close */
 	bool awaits;    /* below await/: for whatever has that name */
 	int64_t size;
-	uint64_t id; /* in the registry; 0: not in it */
-	bool arming, interrupted;
-	UT_hash_handle hh;
+	struct interruptible interrupt;
 };
 
 static void run(struct open_request *rq);
@@ -45,43 +43,23 @@ static void settled(struct handle *h)
 	file_tell_pollers(f);
 }
 
-/* The registry */
-
-static void deregister(struct open_request *rq)
+/* The request has come to its end, and is about to be answered. */
+static void finish(struct open_request *rq)
 {
-	struct fs *fs = rq->fs;
-
-	if (rq->id == 0)
-		return;
-	pthread_mutex_lock(&fs->waiting_lock);
-	HASH_DELETE(hh, fs->waiting, rq);
-	pthread_mutex_unlock(&fs->waiting_lock);
-	rq->id = 0;
+	interrupt_disarm(rq->fs, &rq->interrupt);
+	store_wait_over(rq->fs->store, &rq->waiter);
 }
 
 static void fail(struct open_request *rq, int error)
 {
-	deregister(rq);
+	finish(rq);
 	fuse_reply_err(rq->req, error == EBADMSG ? EIO : error);
 	free(rq);
 }
 
-static void interrupted(fuse_req_t req, void *data)
+static void give_up(struct interruptible *i)
 {
-	struct fs *fs = fs_of(req);
-	uint64_t id = (uint64_t)(uintptr_t)data;
-	struct open_request *rq;
-	bool ours = false;
-
-	pthread_mutex_lock(&fs->waiting_lock);
-	HASH_FIND(hh, fs->waiting, &id, sizeof(id), rq);
-	if (rq != NULL && rq->arming)
-		rq->interrupted = true;
-	else if (rq != NULL)
-		ours = store_cancel_wait(fs->store, &rq->waiter);
-	pthread_mutex_unlock(&fs->waiting_lock);
-	if (ours)
-		fail(rq, EINTR);
+	fail((struct open_request *)((char *)i - offsetof(struct open_request, interrupt)), EINTR);
 }
 
 static void woken(struct waiter *w, int r)
@@ -89,6 +67,8 @@ static void woken(struct waiter *w, int r)
 	struct open_request *rq = (struct open_request *)w;
 
 	/* Who awaits a key does not care whose draft it was that went away, or what was renamed over it. */
+	if (rq->awaits) /* whatever has that name now: not the one whose heir this was, perhaps */
+		store_wait_over(rq->fs->store, w);
 	if (rq->awaits && (r == -EOWNERDEAD || r == -ESTALE))
 		r = 0;
 	if (r < 0)
@@ -100,24 +80,21 @@ static void woken(struct waiter *w, int r)
 /* From here on the request can be interrupted. False when it has been. */
 static bool arm(struct open_request *rq)
 {
-	struct fs *fs = rq->fs;
-	bool stop;
-
 	rq->waiter.wake = woken;
-	rq->arming = true;
-	pthread_mutex_lock(&fs->waiting_lock);
-	rq->id = ++fs->next_waiting;
-	HASH_ADD(hh, fs->waiting, id, sizeof(rq->id), rq);
-	pthread_mutex_unlock(&fs->waiting_lock);
-	fuse_req_interrupt_func(rq->req, interrupted, (void *)(uintptr_t)rq->id);
-	pthread_mutex_lock(&fs->waiting_lock);
-	rq->arming = false;
-	stop = rq->interrupted;
-	pthread_mutex_unlock(&fs->waiting_lock);
-	return !stop;
+	rq->interrupt.waiter = &rq->waiter;
+	rq->interrupt.give_up = give_up;
+	return interrupt_arm(rq->fs, rq->req, &rq->interrupt);
 }
 
 /* The outcomes */
+
+static void answer(struct work *w)
+{
+	struct open_request *rq = (struct open_request *)((char *)w - offsetof(struct open_request, work));
+
+	passthrough_reply(rq->file, rq->req, &rq->fi, NULL);
+	free(rq);
+}
 
 static void give(struct open_request *rq, struct handle *h)
 {
@@ -130,23 +107,29 @@ static void give(struct open_request *rq, struct handle *h)
 	}
 	f->h = h;
 	f->ino = rq->ino;
+	rq->file = f;
 	if (reads_without_waiting(rq))
 		handle_on_settle(h, settled, f);
-	deregister(rq);
-	passthrough_reply(f, rq->req, &rq->fi, NULL);
-	free(rq);
+	finish(rq);
+	rq->work.run = answer;
+	if (h->takes) /* its keys are gone: whoever hears of this finds it so */
+		workers_queue(rq->fs->invalidator, &rq->work);
+	else
+		answer(&rq->work);
 }
 
 struct truncation {
 	struct reply reply;
 	struct handle *h;
 	struct fs *fs;
+	enum via via;
+	enum view view;
 };
 
 static void truncated(struct meta_commit *c, int r)
 {
 	struct truncation *t = (struct truncation *)c;
-	const struct caller nobody = { 0 };
+	const struct caller nobody = { .via = t->via };
 	fuse_ino_t ino = handle_vid(t->h);
 	struct entry e;
 	struct stat st;
@@ -159,7 +142,7 @@ static void truncated(struct meta_commit *c, int r)
 	if (r < 0)
 		fuse_reply_err(t->reply.req, -r);
 	else
-		fuse_reply_attr(t->reply.req, &st, reply_attr(VIEW_KEYS, &e, &st));
+		fuse_reply_attr(t->reply.req, &st, reply_attr(t->view, &e, &st));
 	free(t);
 }
 
@@ -179,7 +162,9 @@ static void cut(struct open_request *rq, struct handle *h)
 	t->reply.req = rq->req;
 	t->h = h;
 	t->fs = rq->fs;
-	deregister(rq);
+	t->via = rq->who.via;
+	t->view = node_view(rq->ino);
+	finish(rq);
 	r = store_flush(h, &rq->who, &t->reply.c);
 	free(rq);
 	if (r < 0)
@@ -232,9 +217,9 @@ static int attempt_awaited(struct open_request *rq, struct handle **h)
 		if (r == 0)
 			r = check_read(&rq->who, &e.o);
 		if (r == 0)
-			r = store_open(st, &rq->who, e.node, rq->fi.flags, rq->id != 0 ? &rq->waiter : NULL, h,
+			r = store_open(st, &rq->who, e.node, rq->fi.flags, rq->interrupt.id != 0 ? &rq->waiter : NULL, h,
 				       &rq->prepare);
-		else if (r == -ENOENT && rq->id == 0)
+		else if (r == -ENOENT && rq->interrupt.id == 0)
 			r = STORE_MUST_WAIT;
 		else if (r == -ENOENT && (r = store_await(st, &rq->who, parent, name, &rq->waiter)) == 0)
 			r = -ESTALE;
@@ -246,7 +231,7 @@ static int attempt(struct open_request *rq, struct handle **h)
 {
 	if (rq->awaits)
 		return attempt_awaited(rq, h);
-	return store_open(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, rq->id != 0 ? &rq->waiter : NULL, h,
+	return store_open(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, rq->interrupt.id != 0 ? &rq->waiter : NULL, h,
 			  &rq->prepare);
 }
 
@@ -295,7 +280,7 @@ static struct open_request *new_request(fuse_req_t req, fuse_ino_t ino)
 	rq->fs = fs_of(req);
 	rq->req = req;
 	rq->ino = ino;
-	rq->who = caller_of(req);
+	rq->who = caller_at(req, ino);
 	return rq;
 }
 
@@ -310,11 +295,15 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		control_open(req, ino, fi);
 		return;
 	}
+	if (node_is_attribute(ino)) {
+		attribute_file_open(req, ino, fi);
+		return;
+	}
 	if (view == VIEW_FUTURE && write) {
 		views_future_open(req, ino, fi);
 		return;
 	}
-	if (write && (view == VIEW_AWAIT || view == VIEW_AWAITED)) {
+	if (write && (view == VIEW_AWAIT || view == VIEW_AWAITED || view == VIEW_ONCE)) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}

@@ -277,6 +277,8 @@ static bool is_detour(struct file *f)
 {
 	if (node_view(f->ino) == VIEW_AWAITED)
 		return f->h->unsettled || !views_awaited_bind(f->fs, f->ino, handle_vid(f->h));
+	if (node_view(f->ino) == VIEW_REF) /* what it stands for does not change as long as it is there */
+		return f->h->unsettled || f->h->detour;
 	return f->h->unsettled || handle_vid(f->h) != node_id(f->ino);
 }
 
@@ -290,7 +292,8 @@ static int choose(struct file *f, fuse_req_t req, struct fuse_file_info *fi)
 	/* Nobody may have the node cached while passthrough is in use: the two exclude each other. */
 	fi->direct_io = detour || (id == 0 && atomic_load(&f->fs->passthrough));
 	fi->keep_cache = !fi->direct_io && id == 0 && !f->h->writer && handle_is_final(f->h);
-	fi->noflush = !f->h->writer;
+	/* Whoever takes a one-time object says by closing it that he has read it. */
+	fi->noflush = !f->h->writer && !f->h->takes && !f->h->unsettled;
 	return id;
 }
 

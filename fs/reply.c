@@ -23,12 +23,19 @@ static struct timespec timespec_of(int64_t ns)
 
 /* All versions of an object show its number as st_ino, as a file that is overwritten keeps its inode; their node
  * numbers, which are the kernel's, differ. */
-double reply_attr(enum view view, const struct entry *e, struct stat *st)
+/* A borrow shows the number of the object, too: whoever holds it open is found by that. */
+static enum view shown_in(enum view view, const struct entry *e)
+{
+	return e->via == VIA_REF ? VIEW_REF : e->via == VIA_MUT ? VIEW_MUT : view;
+}
+
+double reply_attr(enum view of, const struct entry *e, struct stat *st)
 {
 	const struct meta_object *o = &e->o;
+	enum view view = shown_in(of, e);
 
 	*st = (struct stat){
-		.st_ino = node_in(view, o->id), .st_mode = o->mode, .st_nlink = o->nlink, .st_uid = o->uid,
+		.st_ino = node_in(e->via == VIA_OWNER ? view : VIEW_KEYS, o->id), .st_mode = o->mode, .st_nlink = o->nlink, .st_uid = o->uid,
 		.st_gid = o->gid, .st_rdev = o->rdev, .st_size = o->size, .st_blocks = o->blocks, .st_blksize = 4096,
 		.st_atim = timespec_of(o->atime), .st_mtim = timespec_of(o->mtime), .st_ctim = timespec_of(o->ctime),
 	};
@@ -45,8 +52,10 @@ double reply_attr(enum view view, const struct entry *e, struct stat *st)
 	return e->stable ? STABLE_SECONDS : UNSTABLE_SECONDS;
 }
 
-void reply_entry_param(enum view view, const struct entry *e, struct fuse_entry_param *p)
+void reply_entry_param(enum view of, const struct entry *e, struct fuse_entry_param *p)
 {
+	enum view view = shown_in(of, e);
+
 	*p = (struct fuse_entry_param){ .ino = node_in(view, e->node), .generation = 1 };
 	p->attr_timeout = reply_attr(view, e, &p->attr);
 	if (view == VIEW_KEYS && (e->stable || S_ISDIR(e->o.mode)))

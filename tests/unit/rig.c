@@ -55,8 +55,9 @@ unsigned sync_times(struct sync_commit *s)
 static struct meta_ops ops;
 static const struct meta_ops *engine;
 static _Atomic int64_t wall;
-static atomic_uint failures, durables;
+static atomic_uint successes, failures, durables; /* successes: before the first failure */
 static atomic_int failure;
+static bool failed; /* the operation that is under way; guarded by its being so */
 
 static int64_t now(struct meta *m)
 {
@@ -65,16 +66,23 @@ static int64_t now(struct meta *m)
 
 static int object_update(struct meta *m, const struct meta_object *o)
 {
-	if (failures > 0) {
+	if (failures > 0 && successes > 0) {
+		successes--;
+	} else if (failures > 0) {
 		failures--;
+		failed = true;
 		return -failure;
 	}
 	return engine->object_update(m, o);
 }
 
+/* An engine that has failed in the middle of an operation takes it back. */
 static void end(struct meta *m, enum meta_ack ack, struct meta_commit *c)
 {
 	durables += ack == META_DURABLE;
+	if (failed)
+		ack = META_ABANDON;
+	failed = false;
 	engine->end(m, ack, c);
 }
 
@@ -107,6 +115,17 @@ int64_t clock_now(void)
 
 void updates_fail(int error, unsigned times)
 {
+	updates_fail_after(0, error, times);
+}
+
+void updates_fail_after(unsigned first, int error, unsigned times)
+{
+	successes = first;
 	failure = error;
 	failures = times;
+}
+
+unsigned updates_to_fail(void)
+{
+	return failures;
 }

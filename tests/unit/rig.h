@@ -23,8 +23,11 @@ void clock_take_over(struct meta *m, int64_t start);
 void clock_move(int64_t by);
 int64_t clock_now(void);
 
-/* The next calls of object_update in a catalog with such a clock fail with this errno, that many times. */
+/* The next calls of object_update in a catalog with such a clock fail with this errno, that many times, and the
+ * operations that they are part of are taken back, with all others that are not recorded yet. */
 void updates_fail(int error, unsigned times);
+void updates_fail_after(unsigned first, int error, unsigned times); /* the first so many succeed */
+unsigned updates_to_fail(void); /* how many of them are still to come */
 
 /* How many operations asked to survive power loss. */
 unsigned durables_asked(void);

@@ -1,7 +1,9 @@
-/* The two rules, over all that can be asked. First what must hold whatever the rule says in detail (DESIGN.md, sections
- * 2 and 3), then the tables above the rules, row by row and written down a second time. */
+/* The three rules, over all that can be asked. First what must hold whatever the rule says in detail (DESIGN.md,
+ * sections 2, 3 and 5), then the tables above the rules, row by row and written down a second time. */
+#include "core/borrow_rule.h"
 #include "core/draft_rule.h"
 #include "core/open_rule.h"
+#include "meta/meta.h"
 #include "tests/unit/unit.h"
 
 /* ---- Drafts ---- */
@@ -370,7 +372,7 @@ static const struct open_row open_rows[] = {
 	{ ROW_NORMAL, OBJECT_FAILED, NODE_CURRENT, OPEN_DRAFT, OPEN_FAILED, OPEN_FAILED, OPEN_DRAFT, OPEN_WAIT_CLOSE },
 	{ ROW_NORMAL, OBJECT_READY, NODE_CURRENT, OPEN_LOOK_UP_DRAFT, OPEN_THIS, OPEN_WAIT_CLOSE, OPEN_LOOK_UP_DRAFT,
 	  OPEN_WAIT_CLOSE },
-	{ ROW_NORMAL, OBJECT_READY, NODE_DRAFT, OPEN_DRAFT, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_DRAFT, OPEN_WAIT_CLOSE },
+	{ ROW_NORMAL, OBJECT_READY, NODE_DRAFT, OPEN_DRAFT, OPEN_LOOK_UP, OPEN_WAIT_CLOSE, OPEN_DRAFT, OPEN_WAIT_CLOSE },
 	{ ROW_NORMAL, OBJECT_READY, NODE_OUTDATED, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_LOOK_UP, OPEN_LOOK_UP_DRAFT,
 	  OPEN_WAIT_CLOSE },
 };
@@ -423,6 +425,82 @@ static void test_open_table(void **state)
 	assert_true(checked > 400);
 }
 
+/* ---- Borrows ---- */
+
+static const int64_t borrow_counts[] = { BORROWED_MUT, 0, 1, 2, 1000000 };
+static const enum via vias[] = { VIA_OWNER, VIA_REF, VIA_MUT, VIA_ONCE };
+static const enum act acts[] = { ACT_READ, ACT_WRITE, ACT_EVICT, ACT_BORROW_REF, ACT_BORROW_MUT };
+
+/* Many may read or one may write, and never both. */
+static void test_borrow_exclusive(void **state)
+{
+	for (unsigned i = 0; i < COUNT(borrow_counts); i++) {
+		int64_t n = borrow_counts[i];
+		bool writers = borrow_rule(n, VIA_OWNER, ACT_WRITE) == 0 || borrow_rule(n, VIA_MUT, ACT_WRITE) == 0;
+		bool readers = borrow_rule(n, VIA_REF, ACT_READ) == 0;
+
+		assert_false(readers && writers);
+		assert_false(borrow_rule(n, VIA_OWNER, ACT_READ) == 0 && borrow_rule(n, VIA_MUT, ACT_WRITE) == 0);
+		assert_false(readers && borrow_rule(n, VIA_OWNER, ACT_EVICT) == 0);
+		assert_false(readers && borrow_rule(n, VIA_OWNER, ACT_BORROW_MUT) == 0);
+		assert_true(n == 0 || borrow_rule(n, VIA_ONCE, ACT_READ) == -EBUSY);
+		assert_true(borrow_rule(n, VIA_REF, ACT_WRITE) == -EACCES);
+	}
+}
+
+/* Only an owner is borrowed, and only an owner evicts. */
+static void test_borrow_owners(void **state)
+{
+	for (unsigned i = 0; i < COUNT(borrow_counts); i++)
+		for (unsigned a = 0; a < COUNT(acts); a++)
+			if (acts[a] != ACT_READ && acts[a] != ACT_WRITE) {
+				assert_int_equal(borrow_rule(borrow_counts[i], VIA_REF, acts[a]), -EPERM);
+				assert_int_equal(borrow_rule(borrow_counts[i], VIA_MUT, acts[a]), -EPERM);
+			}
+}
+
+#define ALL(r) { r, r, r }
+
+static const struct borrow_row {
+	enum via via;
+	enum act act;
+	int expected[3]; /* not borrowed, by refs, by one mut */
+} borrow_rows[] = {
+	{ VIA_OWNER, ACT_READ, { 0, 0, -EBUSY } },
+	{ VIA_OWNER, ACT_WRITE, { 0, -EBUSY, -EBUSY } },
+	{ VIA_OWNER, ACT_EVICT, { 0, -EBUSY, -EBUSY } },
+	{ VIA_OWNER, ACT_BORROW_REF, { 0, 0, -EBUSY } },
+	{ VIA_OWNER, ACT_BORROW_MUT, { 0, -EBUSY, -EBUSY } },
+	{ VIA_ONCE, ACT_READ, { 0, -EBUSY, -EBUSY } },
+	{ VIA_ONCE, ACT_EVICT, { 0, -EBUSY, -EBUSY } },
+	{ VIA_REF, ACT_READ, { -ESTALE, 0, -ESTALE } },
+	{ VIA_REF, ACT_WRITE, ALL(-EACCES) },
+	{ VIA_REF, ACT_EVICT, ALL(-EPERM) },
+	{ VIA_REF, ACT_BORROW_REF, ALL(-EPERM) },
+	{ VIA_REF, ACT_BORROW_MUT, ALL(-EPERM) },
+	{ VIA_MUT, ACT_READ, { -ESTALE, -ESTALE, 0 } },
+	{ VIA_MUT, ACT_WRITE, { -ESTALE, -ESTALE, 0 } },
+	{ VIA_MUT, ACT_EVICT, ALL(-EPERM) },
+	{ VIA_MUT, ACT_BORROW_REF, ALL(-EPERM) },
+	{ VIA_MUT, ACT_BORROW_MUT, ALL(-EPERM) },
+};
+
+static void test_borrow_table(void **state)
+{
+	static const int64_t columns[] = { 0, 1, BORROWED_MUT };
+
+	for (unsigned i = 0; i < COUNT(borrow_rows); i++)
+		for (unsigned c = 0; c < COUNT(columns); c++) {
+			const struct borrow_row *row = &borrow_rows[i];
+
+			assert_int_equal(borrow_rule(columns[c], row->via, row->act), row->expected[c]);
+			if (columns[c] > 0)
+				assert_int_equal(borrow_rule(77, row->via, row->act), row->expected[c]);
+		}
+	for (unsigned v = 0; v < COUNT(vias); v++)
+		assert_true(borrow_rule(0, vias[v], ACT_READ) == 0 || vias[v] == VIA_REF || vias[v] == VIA_MUT);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -442,6 +520,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_open_asks_once),
 		cmocka_unit_test(test_open_writers),
 		cmocka_unit_test(test_open_table),
+		cmocka_unit_test(test_borrow_exclusive),
+		cmocka_unit_test(test_borrow_owners),
+		cmocka_unit_test(test_borrow_table),
 	};
 
 	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL); /* a pattern such as "test_a*" */

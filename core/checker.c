@@ -1,0 +1,116 @@
+/* The state tables, checked at every change of a record. Only in builds with -Dchecks=true (or buildtype=debug): each
+ * change costs a look at the record as it was. A violation is a bug of ours: it is said, and the daemon ends there, so
+ * that what is recorded stays as it was.
+ *
+ * An object, by the state in its record (struct meta_object). What brings it from one to the other is in draft.c and
+ * future.c:
+ *
+ *  from \ to   pending     writing      ready       failed      deleted
+ *  new         declare     create       mknod       -           -
+ *  pending     -           open, write  -           fail        cancel, evict
+ *  writing     killed      -            publish     fail        killed, cancel, evict
+ *  ready       -           -            replace     -           evict, unless borrowed
+ *  failed      declare     open, write  -           fail        evict
+ *
+ * In every state:
+ *  - what is ready has a version, what is not has none; the number of versions only grows
+ *  - what is failed has an error, nothing else has; only what is pending (or is written after a declaration) has a deadline
+ *  - only what is ready is borrowed: by one more or one less, or by one mutable borrow after none
+ *  - while it is borrowed immutably its version stays the same */
+#include "core/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifdef PROMISEFS_CHECKS
+
+#define TO(state) (1u << (state))
+#define FILES (TO(OBJECT_PENDING) | TO(OBJECT_WRITING) | TO(OBJECT_READY))
+
+static const unsigned next_states[] = {
+	[OBJECT_OTHER] = TO(OBJECT_OTHER),
+	[OBJECT_PENDING] = TO(OBJECT_PENDING) | TO(OBJECT_WRITING) | TO(OBJECT_FAILED),
+	[OBJECT_WRITING] = TO(OBJECT_WRITING) | TO(OBJECT_PENDING) | TO(OBJECT_READY) | TO(OBJECT_FAILED),
+	[OBJECT_READY] = TO(OBJECT_READY),
+	[OBJECT_FAILED] = TO(OBJECT_FAILED) | TO(OBJECT_PENDING) | TO(OBJECT_WRITING),
+};
+
+static struct meta_ops checked;
+static const struct meta_ops *engine;
+
+static void require(bool good, const struct meta_object *o, const char *rule)
+{
+	if (good)
+		return;
+	fprintf(stderr, "promisefs: object %llu breaks a rule: %s\n", (unsigned long long)o->id, rule);
+	abort();
+}
+
+static void check_state(const struct meta_object *o)
+{
+	bool ready = o->state == OBJECT_READY;
+
+	if (!is_file(o))
+		return;
+	require(ready == (o->version > 0), o, "what is ready has a version, what is not has none");
+	require((o->state == OBJECT_FAILED) == (o->error != 0), o, "what is failed has an error, nothing else has");
+	require(o->deadline == 0 || o->state == OBJECT_PENDING || (o->state == OBJECT_WRITING && o->declared), o,
+		"only a future that is not set has a deadline");
+	require(o->borrows == 0 || ready, o, "only what is ready is borrowed");
+}
+
+static void check_change(const struct meta_object *old, const struct meta_object *o)
+{
+	int64_t step = o->borrows - old->borrows;
+
+	require((o->mode & S_IFMT) == (old->mode & S_IFMT), o, "its type stays");
+	require((next_states[old->state] & TO(o->state)) != 0, o, "there is no such step between states");
+	require(o->version >= old->version, o, "the number of versions only grows");
+	require(step >= -1 && step <= 1 && o->borrows >= BORROWED_MUT, o, "a borrow comes, or goes");
+	require(old->borrows <= 0 || o->borrows <= 0 || o->vid == old->vid, o, "what is borrowed immutably stays as it is");
+	require(old->borrows != BORROWED_MUT || o->borrows <= 0, o, "nobody borrows what is borrowed mutably");
+}
+
+static int insert_checked(struct meta *m, const struct meta_object *o)
+{
+	require(!is_file(o) || (TO(o->state) & FILES) != 0, o, "nothing is made as a failure");
+	check_state(o);
+	return engine->object_insert(m, o);
+}
+
+static int update_checked(struct meta *m, const struct meta_object *o)
+{
+	struct meta_object old;
+
+	check_state(o);
+	if (engine->object_get(m, o->id, &old) == 0)
+		check_change(&old, o);
+	return engine->object_update(m, o);
+}
+
+static int delete_checked(struct meta *m, uint64_t id)
+{
+	struct meta_object old;
+
+	if (engine->object_get(m, id, &old) == 0)
+		require(old.borrows == 0, &old, "what is borrowed is not deleted");
+	return engine->object_delete(m, id);
+}
+
+void checker_start(struct meta *m)
+{
+	engine = m->ops;
+	checked = *m->ops;
+	checked.object_insert = insert_checked;
+	checked.object_update = update_checked;
+	checked.object_delete = delete_checked;
+	m->ops = &checked;
+}
+
+#else
+
+void checker_start(struct meta *m)
+{
+}
+
+#endif
