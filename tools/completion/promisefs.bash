@@ -2,6 +2,7 @@
 
 _promisefs() {
 	local cur=${COMP_WORDS[COMP_CWORD]} line name end
+	[[ $cur != "=" ]] || cur= # NAME=KEY: three words for bash
 	COMPREPLY=()
 	while IFS= read -r line; do
 		case $line in
@@ -20,7 +21,7 @@ _promisefs() {
 				COMPREPLY+=("$(printf %q "${name#"${line#@below }"/}")$end")
 			done < <(compgen -f -- "${line#@below }/$cur")
 			;;
-		*=)
+		*= | own/ | ref/ | mut/)
 			compopt -o nospace
 			COMPREPLY+=("$line")
 			;;

@@ -3,8 +3,10 @@
 #include "core/parse.h"
 #include "report.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +36,21 @@ int64_t args_duration(const struct args *a, enum option_id id)
 		return ns;
 	report_usage("'%s' is not a duration such as 500ms, 10s or 1.5h", a->value[id]);
 	return INT64_MIN;
+}
+
+int args_check_pid(const struct args *a)
+{
+	const char *value = a->value[OPT_PID];
+	char *end;
+	long pid;
+
+	if (value == NULL)
+		return 0;
+	errno = 0;
+	pid = strtol(value, &end, 10);
+	if (errno == 0 && isdigit((unsigned char)value[0]) && *end == '\0' && pid > 0 && pid <= INT_MAX)
+		return 0;
+	return report_usage("'%s' is not the number of a process", value);
 }
 
 bool expiry_valid(const char *s)
@@ -85,6 +102,8 @@ static void join_mount_options(struct args *a, const char *more)
 static void take_option(struct args *a, const struct option_row *o, const char *value)
 {
 	a->value[o->id] = value ?: "";
+	if (o->argument != NULL)
+		a->given[a->given_count++] = (struct given){ o->id, value };
 	if (o->id == OPT_OPTIONS)
 		join_mount_options(a, value);
 }
@@ -142,6 +161,9 @@ int args_parse(struct args *a, int argc, char **argv)
 	struct option longs[OPT_COUNT + 1];
 	int c, r;
 
+	a->given = calloc((size_t)argc, sizeof(*a->given)); /* a word has one value at most */
+	if (a->given == NULL)
+		out_of_memory();
 	build_getopt(a->verb, letters, longs);
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
@@ -161,4 +183,6 @@ void args_finish(struct args *a)
 {
 	free(a->mount_options);
 	a->mount_options = NULL;
+	free(a->given);
+	a->given = NULL;
 }

@@ -27,6 +27,15 @@ enum option_id {
 	OPT_SHA256,
 	OPT_OPTIONS,
 	OPT_FOREGROUND,
+	OPT_MUT,
+	OPT_WAIT,
+	OPT_PID,
+	OPT_TO,
+	OPT_BORROW, /* run makes a handle for each of this and the next four */
+	OPT_BORROW_MUT,
+	OPT_OWN,
+	OPT_PRODUCE,
+	OPT_ONCE,
 	OPT_HELP,
 	OPT_COUNT,
 };
@@ -39,6 +48,7 @@ enum word_kind {
 	WORD_VERB,
 	WORD_MOUNT_OPTION,
 	WORD_LIFETIME,
+	WORD_HANDLE,
 	WORD_COMMAND, /* and its arguments: what looks like an option behind it is none of ours */
 };
 
@@ -51,10 +61,17 @@ struct option_row {
 	enum word_kind kind; /* of the argument */
 };
 
+struct given {
+	enum option_id id;
+	const char *value;
+};
+
 /* The words of one command line, as the verb sees them. */
 struct args {
 	const struct verb_row *verb;  /* or its action */
 	const char *value[OPT_COUNT]; /* NULL: not given; "" for an option without argument */
+	struct given *given;          /* those with an argument, in the order of the command line; may be repeated */
+	int given_count;
 	int count;                    /* of words that are not options */
 	char **words;
 	char *mount_options; /* all -o joined with commas, or NULL */
@@ -91,6 +108,9 @@ bool args_has(const struct args *a, enum option_id id);
 
 /* The value of a duration option in nanoseconds, -1 when it was not given; INT64_MIN after a usage error was told. */
 int64_t args_duration(const struct args *a, enum option_id id);
+
+/* Check the value of OPT_PID. Returns 0 or EXIT_USAGE after saying what is wrong. */
+int args_check_pid(const struct args *a);
 
 /* Whether s says when something ends: a duration, a time, or `none`. */
 bool expiry_valid(const char *s);

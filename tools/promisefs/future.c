@@ -1,5 +1,6 @@
 /* future, fail, cancel, evict: what changes a key without writing it. */
-#include "key.h"
+#include "future.h"
+
 #include "report.h"
 #include "verbs.h"
 
@@ -10,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Create the empty file that declares the key. Returns 0 or a negative errno. */
-static int declare(const struct key *k)
+/* Create the empty file that declares the key. */
+int future_declare(const struct key *k)
 {
 	char *path = key_control(k, "future", k->name);
 	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
@@ -25,7 +26,7 @@ static int declare(const struct key *k)
 
 static int future(const struct args *a, const struct key *k)
 {
-	int r = declare(k);
+	int r = future_declare(k);
 
 	if (r < 0)
 		return key_report(k, -r);
@@ -78,10 +79,19 @@ int verb_fail(const struct args *a)
 	return r;
 }
 
+int future_cancel(const struct key *k)
+{
+	char *path = key_control(k, "future", k->name);
+	int r = unlink(path) < 0 ? -errno : 0;
+
+	free(path);
+	return r;
+}
+
 static int cancel(const struct key *k)
 {
-	char *state = attribute_read(k->path, "state"), *path;
-	int r = 0;
+	char *state = attribute_read(k->path, "state");
+	int r;
 
 	if (state == NULL && errno == ENOENT)
 		return report(k->word, "'promisefs ls' shows what there is", "no such key");
@@ -91,11 +101,8 @@ static int cancel(const struct key *k)
 			      "it is set already");
 	}
 	free(state);
-	path = key_control(k, "future", k->name);
-	if (unlink(path) < 0)
-		r = report_errno(k->word, errno, NULL);
-	free(path);
-	return r;
+	r = future_cancel(k);
+	return r < 0 ? report_errno(k->word, -r, NULL) : EXIT_DONE;
 }
 
 int verb_cancel(const struct args *a)

@@ -31,7 +31,7 @@ static void help_option(const struct option_row *o)
 	if (o->letter != 0)
 		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
 	snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->argument ? " " : "", o->argument ?: "");
-	printf("  %-25s %s\n", left, o->help);
+	printf("  %-27s %s\n", left, o->help);
 }
 
 static void help_actions(const struct verb_row *actions)
@@ -120,7 +120,8 @@ static void complete_mount_options(const char *typed)
 	free(before);
 }
 
-static void complete_lifetimes(const char *typed, const char *mount)
+/* The names in a directory below .promisefs, with a prefix. */
+static void complete_controls(const char *directory, const char *prefix, const char *typed, const char *mount)
 {
 	const struct args a = { .value[OPT_MOUNT] = mount };
 	struct dirent **names = NULL;
@@ -128,17 +129,34 @@ static void complete_lifetimes(const char *typed, const char *mount)
 	char *dir;
 	int n;
 
-	if (key_find(&a, key_default(&a), &k) != 0)
+	if (strncmp(prefix, typed, strlen(prefix)) != 0 || key_find(&a, key_default(&a), &k) != 0)
 		return;
-	dir = key_control(&k, "lifetimes", NULL);
+	dir = key_control(&k, directory, NULL);
 	n = directory_names(dir, &names);
 	for (int i = 0; i < n; i++) {
-		offer("", names[i]->d_name, typed);
+		offer(prefix, names[i]->d_name, typed + strlen(prefix));
 		free(names[i]);
 	}
 	free(names);
 	free(dir);
 	key_finish(&k);
+}
+
+/* What has a slash already is a handle of that kind, or a path. */
+static void complete_handles(const char *typed, const char *mount)
+{
+	static const char *const kinds[] = { "own", "ref", "mut" };
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		char prefix[8];
+
+		snprintf(prefix, sizeof(prefix), "%s/", kinds[i]);
+		if (strchr(typed, '/') != NULL)
+			complete_controls(kinds[i], prefix, typed, mount);
+		else
+			offer("", prefix, typed);
+	}
+	printf("@files\n");
 }
 
 static void complete_word(enum word_kind kind, const char *typed, const char *mount)
@@ -148,7 +166,9 @@ static void complete_word(enum word_kind kind, const char *typed, const char *mo
 	else if (kind == WORD_MOUNT_OPTION)
 		complete_mount_options(typed);
 	else if (kind == WORD_LIFETIME)
-		complete_lifetimes(typed, mount);
+		complete_controls("lifetimes", "", typed, mount);
+	else if (kind == WORD_HANDLE)
+		complete_handles(typed, mount);
 	else if (kind == WORD_DIRECTORY)
 		printf("@dirs\n");
 	else if (kind == WORD_KEY && mount != NULL && typed[0] != '/')
@@ -174,23 +194,20 @@ static const struct option_row *wants_argument(const struct verb_row *v, const c
 struct typed {
 	const struct verb_row *verb;     /* or its action; NULL: not yet there */
 	const struct option_row *option; /* whose argument comes now */
+	const struct option_row *before; /* whose argument was the last word */
 	const char *mount;
-	bool lifetime; /* the operand is one */
-	bool more;     /* it is not the first of the verb's words */
+	enum word_kind first; /* what an option has made of the verb's first word */
+	bool more;            /* it is not the first of the verb's words */
 };
 
-static void take_typed(struct typed *t, const char *word)
+static bool in_command(const struct typed *t)
 {
-	const struct option_row *option = t->option;
+	return t->more && t->verb->kind == WORD_COMMAND;
+}
 
-	t->option = option == NULL ? wants_argument(t->verb, word) : NULL;
-	if (option != NULL)
-		t->mount = option->id == OPT_MOUNT ? word : t->mount;
-	else if (t->option == NULL && strcmp(word, "--lifetime") == 0)
-		t->lifetime = true;
-	else if (t->option != NULL || word[0] == '-')
-		return;
-	else if (t->verb == NULL)
+static void take_word(struct typed *t, const char *word)
+{
+	if (t->verb == NULL)
 		t->verb = verb_find(verb_table, word);
 	else if (t->verb->actions != NULL)
 		t->verb = verb_find(t->verb->actions, word) ?: t->verb;
@@ -198,11 +215,30 @@ static void take_typed(struct typed *t, const char *word)
 		t->more = true;
 }
 
+/* A shell that takes NAME=KEY for three words means the argument still. */
+static void take_typed(struct typed *t, const char *word)
+{
+	const struct option_row *option = t->option;
+
+	t->option = strcmp(word, "=") == 0 ? t->before : option == NULL ? wants_argument(t->verb, word) : NULL;
+	t->before = option;
+	if (in_command(t))
+		t->option = NULL;
+	if (option != NULL && option->id == OPT_MOUNT)
+		t->mount = word;
+	else if (option != NULL && option->id == OPT_TO)
+		t->first = WORD_HANDLE;
+	else if (t->option == NULL && strcmp(word, "--lifetime") == 0)
+		t->first = WORD_LIFETIME;
+	else if (option == NULL && t->option == NULL && word[0] != '-')
+		take_word(t, word);
+}
+
 static enum word_kind next_kind(const struct typed *t)
 {
-	if (!t->more && (t->lifetime || t->verb->first != WORD_NONE))
-		return t->lifetime ? WORD_LIFETIME : t->verb->first;
-	return t->verb->kind;
+	if (!t->more && t->first != WORD_NONE)
+		return t->first;
+	return !t->more && t->verb->first != WORD_NONE ? t->verb->first : t->verb->kind;
 }
 
 int complete(int index, int count, char **words)
@@ -212,11 +248,15 @@ int complete(int index, int count, char **words)
 
 	for (int i = 1; i < index && i < count; i++)
 		take_typed(&t, words[i]);
+	if (strcmp(typed, "=") == 0 && t.before != NULL) {
+		t.option = t.before;
+		typed = "";
+	}
 	if (t.option != NULL)
 		complete_word(t.option->kind, typed, t.mount);
 	else if (t.verb == NULL)
 		complete_word(WORD_VERB, typed, t.mount);
-	else if (typed[0] == '-')
+	else if (typed[0] == '-' && !in_command(&t))
 		complete_options(t.verb, typed);
 	else if (t.verb->actions != NULL)
 		complete_verbs(t.verb->actions, typed);

@@ -245,6 +245,15 @@ int attribute_write(const char *path, const char *attribute, const char *value)
 	return r;
 }
 
+int attribute_remove(const char *path, const char *attribute)
+{
+	char *full = text("user.promisefs.%s", attribute);
+	int r = removexattr(path, full) < 0 && errno != ENODATA ? -errno : 0;
+
+	free(full);
+	return r;
+}
+
 int key_report(const struct key *k, int error)
 {
 	char *recorded = attribute_read(k->path, "error");

@@ -41,6 +41,9 @@ int directory_names(const char *path, struct dirent ***names);
 /* Set user.promisefs.ATTRIBUTE. Returns 0 or a negative errno. */
 int attribute_write(const char *path, const char *attribute, const char *value);
 
+/* Remove user.promisefs.ATTRIBUTE; one that is not there is no error. Returns 0 or a negative errno. */
+int attribute_remove(const char *path, const char *attribute);
+
 /* Say why waiting for or reading the key failed with errno `error`, with the reason that is recorded. Returns
  * EXIT_TIMEOUT for ETIMEDOUT, whoever set the limit, else EXIT_FAILED. */
 int key_report(const struct key *k, int error);

@@ -1,8 +1,6 @@
-/* put: standard input becomes the next version of a key.
- *
- * In this file system an ordinary close publishes, and so does every kind of exit; only the death of the last writer by
- * a signal does not. So when standard input or the store fails half way, put hands the draft to a child, closes its own
- * descriptor, and lets the child be killed with the draft open: nothing is published, and put exits as it likes. */
+/* put: standard input becomes the next version of a key. When standard input or the store fails half way, the draft is
+ * abandoned: nothing is published, and put exits as it likes. */
+#include "abandon.h"
 #include "copy.h"
 #include "key.h"
 #include "report.h"
@@ -10,40 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-/* In the child: die with the draft open, once the parent has closed it (end of file on the pipe). */
-static _Noreturn void die_with_draft(int turn)
-{
-	char c;
-
-	while (read(turn, &c, 1) < 0 && errno == EINTR)
-		;
-	for (;;)
-		raise(SIGKILL);
-}
-
-/* Give the draft up without publishing it. When there can be no child, put itself is the one who is killed. */
-static void abandon_draft(int draft)
-{
-	int turn[2] = { -1, -1 };
-	pid_t child = pipe2(turn, O_CLOEXEC) == 0 ? fork() : -1;
-
-	if (child < 0)
-		raise(SIGKILL);
-	if (child == 0) {
-		close(turn[1]);
-		die_with_draft(turn[0]);
-	}
-	close(turn[0]);
-	close(draft);
-	close(turn[1]);
-	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
-		;
-}
 
 static int open_draft(const char *path)
 {
@@ -76,7 +42,7 @@ static int put(const struct key *k)
 	r = copy_all(STDIN_FILENO, fd, &reading);
 	if (r < 0) {
 		report_copy(k, -r, reading);
-		abandon_draft(fd);
+		abandon(fd);
 		return EXIT_FAILED;
 	}
 	if (close(fd) < 0)

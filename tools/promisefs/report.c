@@ -26,7 +26,7 @@ static const struct {
 	  "run its producer again, or allow more time; 'promisefs stat KEY' says more" },
 	{ EDEADLK, "waiting could never end: its writer waits for what you are writing",
 	  "close your own drafts before you read this one" },
-	{ EBUSY, "it is in use", "try again when its users are done" },
+	{ EBUSY, "it is borrowed, or in use", "try again when it is released; 'promisefs log KEY' tells who has it" },
 	{ EPERM, "not permitted", "run this as the owner of the key, or as root" },
 	{ EACCES, "permission denied", "check owner and mode with 'promisefs stat KEY'" },
 	{ EINVAL, "the value is malformed or cannot be set on this", "see promisefs(5) for what is accepted" },

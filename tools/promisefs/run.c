@@ -1,180 +1,160 @@
-/* run: a command with a lifetime that ends when the command does. The command binds the lifetime to itself before it
- * begins, so that does not depend on this process. */
+/* run: a command with handles and a lifetime that end when it does. They are made here, and bound to this process; the
+ * process of the command binds them to itself before it begins, so that from then on nothing depends on this one. */
+#include "command.h"
 #include "lifetime.h"
-
-#include "core/parse.h"
+#include "marks.h"
 #include "report.h"
+#include "run_handles.h"
 #include "verbs.h"
 
 #include <errno.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define PATIENCE_NS (10 * NS_PER_SEC) /* from SIGTERM to SIGKILL, after --timeout */
-#define CANNOT_RUN 126
-#define NOT_FOUND 127
+struct run {
+	const struct args *args;
+	int64_t until; /* --timeout, by command_clock(); negative: none */
+	struct key lifetime; /* path is NULL: has none */
+	struct run_handles handles;
+};
 
-static const int forwarded[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 };
+/* The lifetime */
 
-/* Arguments: {lifetime} becomes the path of its directory. */
-
-static char *replaced(const char *word, const char *path)
+static int begin_lifetime(struct run *r)
 {
-	static const char mark[] = "{lifetime}";
-	const char *at = strstr(word, mark);
-	char *rest, *whole = NULL;
+	const char *lease = r->args->value[OPT_LEASE];
+	int e;
 
-	if (at == NULL)
-		whole = strdup(word);
-	if (at != NULL) {
-		rest = replaced(at + strlen(mark), path);
-		if (asprintf(&whole, "%.*s%s%s", (int)(at - word), word, path, rest) < 0)
-			whole = NULL;
-		free(rest);
-	}
-	if (whole == NULL)
-		out_of_memory();
-	return whole;
+	if (r->lifetime.path == NULL)
+		return 0;
+	if (mkdir(r->lifetime.path, 0777) < 0)
+		return lifetime_report(&r->lifetime, errno);
+	e = attribute_write(r->lifetime.path, "pid", "self");
+	if (e == 0 && lease != NULL)
+		e = attribute_write(r->lifetime.path, "lease", lease);
+	if (e == 0)
+		return 0;
+	rmdir(r->lifetime.path);
+	return lifetime_report(&r->lifetime, -e);
+}
+
+/* By now it has ended, or is about to; this waits for it. */
+static void end_lifetime(struct run *r)
+{
+	if (r->lifetime.path != NULL)
+		rmdir(r->lifetime.path);
 }
 
 /* The command */
 
-static void set_mask(sigset_t *set)
+static int bind_all(void *arg)
 {
-	sigemptyset(set);
-	sigaddset(set, SIGCHLD);
-	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
-		sigaddset(set, forwarded[i]);
+	struct run *r = arg;
+	int e = r->lifetime.path != NULL ? attribute_write(r->lifetime.path, "pid", "self") : 0;
+
+	return e < 0 ? lifetime_report(&r->lifetime, -e) : run_handles_bind(&r->handles);
 }
 
-static void become(const struct args *a, const struct key *lifetime, const sigset_t *mask) __attribute__((noreturn));
-
-static void become(const struct args *a, const struct key *lifetime, const sigset_t *mask)
+static void give_back(void *arg)
 {
-	const char *path = lifetime != NULL ? lifetime->path : "{lifetime}";
-	char **words = calloc((size_t)a->count + 1, sizeof(*words));
-	int r;
+	struct run *r = arg;
 
-	if (words == NULL)
-		out_of_memory();
-	if (lifetime != NULL && (r = attribute_write(path, "pid", "self")) < 0)
-		_exit(lifetime_report(lifetime, -r));
-	if (lifetime != NULL && setenv("PROMISEFS_LIFETIME", path, 1) < 0)
-		out_of_memory();
-	for (int i = 0; i < a->count; i++)
-		words[i] = replaced(a->words[i], path);
-	signal(SIGPIPE, SIG_DFL);
-	sigprocmask(SIG_SETMASK, mask, NULL);
-	execvp(words[0], words);
-	r = errno;
-	report(words[0], "check the name and PATH", "cannot be run (%s)", strerror(r));
-	_exit(r == ENOENT ? NOT_FOUND : CANNOT_RUN);
+	run_handles_give_back(&r->handles);
 }
 
-/* Waiting for it */
-
-static int64_t now(void)
+static char **prepare_words(const struct run *r)
 {
-	struct timespec ts;
+	struct marks m = { .other = { .name = "lifetime", .path = r->lifetime.path } };
+	char **words;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * NS_PER_SEC + ts.tv_nsec;
+	run_handles_mark(&r->handles, &m);
+	marks_export(&m);
+	words = marks_replace(&m, r->args->words, r->args->count);
+	free(m.list);
+	return words;
 }
 
-/* The next signal, or 0 at `until`; -1: never. */
-static int next_signal(const sigset_t *set, int64_t until, siginfo_t *info)
+static void free_words(char **words)
 {
-	int64_t left = until < 0 ? 3600 * NS_PER_SEC : until > now() ? until - now() : 0;
-	struct timespec ts = { .tv_sec = left / NS_PER_SEC, .tv_nsec = left % NS_PER_SEC };
-	int r = sigtimedwait(set, info, &ts);
-
-	return r > 0 ? r : 0;
+	for (char **w = words; *w != NULL; w++)
+		free(*w);
+	free(words);
 }
 
-static int exit_status(int status, bool timed_out)
+static int finish(struct run *r, const struct outcome *o)
 {
-	if (timed_out)
-		return EXIT_TIMEOUT;
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	char *failure = command_failure(r->args->words[0], o);
+	int status = command_status(o), ended = run_handles_end(&r->handles, failure);
+
+	free(failure);
+	return status != 0 ? status : ended;
 }
 
-/* What is sent to us is for the command; what the terminal sends it gets itself. */
-static int wait_for(const struct args *a, pid_t child, const sigset_t *set, int64_t timeout)
+static int run_command(struct run *r)
 {
-	int64_t until = timeout < 0 ? -1 : now() + timeout;
-	bool timed_out = false;
-	siginfo_t info;
-	int status, number;
+	struct command c = { .words = prepare_words(r), .begin = bind_all, .not_run = give_back, .arg = r };
+	struct outcome o;
+	int status = command_run(&c, r->until, &o);
 
-	while (waitpid(child, &status, WNOHANG) != child) {
-		number = next_signal(set, until, &info);
-		if (number > 0 && number != SIGCHLD && info.si_code <= 0)
-			kill(child, number);
-		if (until < 0 || now() < until)
-			continue;
-		if (!timed_out)
-			report(a->words[0], "give it more with --timeout", "has not ended in time");
-		kill(child, timed_out ? SIGKILL : SIGTERM);
-		timed_out = true;
-		until = now() + PATIENCE_NS;
-	}
-	return exit_status(status, timed_out);
+	if (status == 0)
+		status = finish(r, &o);
+	else
+		run_handles_undo(&r->handles);
+	free_words(c.words);
+	return status;
 }
 
-static int run(const struct args *a, const struct key *lifetime, int64_t timeout)
-{
-	sigset_t set, before;
-	pid_t child;
+/* All of it */
 
-	set_mask(&set);
-	sigprocmask(SIG_BLOCK, &set, &before);
-	child = fork();
-	if (child < 0)
-		return report(a->words[0], "end some processes", "cannot be started (%s)", strerror(errno));
-	if (child == 0)
-		become(a, lifetime, &before);
-	return wait_for(a, child, &set, timeout);
+static int run(struct run *r)
+{
+	int status = begin_lifetime(r);
+
+	if (status != 0)
+		return status;
+	status = run_handles_make(r->args, &r->handles, r->until);
+	if (status == 0)
+		status = run_command(r);
+	end_lifetime(r);
+	return status;
 }
 
-static int run_in_lifetime(const struct args *a, int64_t timeout)
+static int check_marks(const struct run *r)
 {
-	struct key lifetime;
-	int r = lifetime_find(a, a->value[OPT_RUN_LIFETIME], &lifetime);
+	const struct args *a = r->args;
 
-	if (r != 0)
-		return r;
-	if (mkdir(lifetime.path, 0777) < 0)
-		r = lifetime_report(&lifetime, errno);
-	if (r == 0 && args_has(a, OPT_LEASE)) {
-		r = attribute_write(lifetime.path, "lease", a->value[OPT_LEASE]);
-		if (r < 0) {
-			r = lifetime_report(&lifetime, -r);
-			rmdir(lifetime.path);
-		}
-	}
-	if (r == 0) {
-		r = run(a, &lifetime, timeout);
-		rmdir(lifetime.path); /* by now it has ended, or is about to; this waits for it */
-	}
-	key_finish(&lifetime);
-	return r;
+	if (r->handles.count < 2 || marks_count(a->words, a->count) <= r->handles.count)
+		return 0;
+	return report_usage("there are more {} than handles; give them names, NAME=KEY and {NAME}");
+}
+
+static int check(const struct args *a)
+{
+	bool borrows = args_has(a, OPT_BORROW) || args_has(a, OPT_BORROW_MUT);
+
+	if (args_has(a, OPT_LEASE) && !args_has(a, OPT_RUN_LIFETIME) && !args_has(a, OPT_OWN) && !borrows)
+		return report_usage("--lease needs --lifetime NAME, --borrow, --borrow-mut or --own");
+	if (args_has(a, OPT_WAIT) && !borrows)
+		return report_usage("--wait needs --borrow or --borrow-mut");
+	return args_has(a, OPT_LEASE) ? lease_check("--lease", a->value[OPT_LEASE]) : 0;
 }
 
 int verb_run(const struct args *a)
 {
-	int64_t timeout = args_duration(a, OPT_TIMEOUT);
+	int64_t timeout = args_duration(a, OPT_TIMEOUT), now = command_clock();
+	struct run r = { .args = a, .until = timeout < 0 || timeout > INT64_MAX - now ? -1 : now + timeout };
+	int status = timeout == INT64_MIN ? EXIT_USAGE : check(a);
 
-	if (timeout == INT64_MIN)
-		return EXIT_USAGE;
-	if (args_has(a, OPT_LEASE) && !args_has(a, OPT_RUN_LIFETIME))
-		return report_usage("--lease needs --lifetime NAME");
-	if (args_has(a, OPT_LEASE) && lease_check(a->value[OPT_RUN_LIFETIME], a->value[OPT_LEASE]) != 0)
-		return EXIT_USAGE;
-	return args_has(a, OPT_RUN_LIFETIME) ? run_in_lifetime(a, timeout) : run(a, NULL, timeout);
+	if (status == 0)
+		status = run_handles_find(a, &r.handles);
+	if (status == 0)
+		status = check_marks(&r);
+	if (status == 0 && args_has(a, OPT_RUN_LIFETIME))
+		status = lifetime_find(a, a->value[OPT_RUN_LIFETIME], &r.lifetime);
+	if (status == 0)
+		status = run(&r);
+	run_handles_finish(&r.handles);
+	key_finish(&r.lifetime);
+	return status;
 }

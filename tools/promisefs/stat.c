@@ -26,12 +26,20 @@ static void time_of(const struct timespec *t, char buf[static 40])
 }
 
 /* The attributes that are text, in the order in which they are shown. */
-static const char *const text_attributes[] = { "deadline", "error", "publish", "lease", "sha256" };
+static const char *const text_attributes[] = { "deadline", "error", "publish", "lease", "pid", "owner", "borrows",
+					       "evict", "sha256" };
 static const char *const number_attributes[] = { "version", "id" };
 
 static bool wanted(const struct args *a, const char *attribute)
 {
 	return strcmp(attribute, "sha256") != 0 || args_has(a, OPT_SHA256);
+}
+
+/* What every key says is not worth a line: it owns what it names, and nobody has borrowed that. */
+static bool goes_without_saying(const struct key *k, const char *attribute, const char *value)
+{
+	return value != NULL && ((strcmp(attribute, "owner") == 0 && strcmp(value, k->name) == 0) ||
+				 (strcmp(attribute, "borrows") == 0 && strcmp(value, "none") == 0));
 }
 
 /* `pid=123 uid=0 command=cat` as an object. */
@@ -65,7 +73,13 @@ static void json_number_attribute(struct json *j, const char *path, const char *
 
 static void json_text_attribute(struct json *j, const char *path, const char *name)
 {
-	char *value = attribute_read(path, name);
+	char *value;
+
+	if (strcmp(name, "pid") == 0 || strcmp(name, "evict") == 0) {
+		json_number_attribute(j, path, name);
+		return;
+	}
+	value = attribute_read(path, name);
 
 	json_string(j, name, value);
 	free(value);
@@ -133,11 +147,12 @@ static void line_of(const char *name, const char *value)
 	printf("\n");
 }
 
-static void line_of_attribute(const char *path, const char *name)
+static void line_of_attribute(const struct key *k, const char *name)
 {
-	char *value = attribute_read(path, name);
+	char *value = attribute_read(k->path, name);
 
-	line_of(name, value);
+	if (!goes_without_saying(k, name, value))
+		line_of(name, value);
 	free(value);
 }
 
@@ -148,18 +163,18 @@ static void stat_text(const struct args *a, const struct key *k, const struct st
 	print_key(stdout, k->word);
 	printf("\n");
 	line_of("type", type_of(st->st_mode));
-	line_of_attribute(k->path, "state");
+	line_of_attribute(k, "state");
 	for (size_t i = 0; i < sizeof(number_attributes) / sizeof(char *); i++)
-		line_of_attribute(k->path, number_attributes[i]);
+		line_of_attribute(k, number_attributes[i]);
 	printf("  %-9s %lld\n", "size", (long long)st->st_size);
 	printf("  %-9s %04o, uid %u, gid %u\n", "mode", (unsigned)st->st_mode & 07777, st->st_uid, st->st_gid);
 	time_of(&st->st_mtim, mtime);
 	line_of("mtime", mtime);
 	for (size_t i = 0; i < sizeof(text_attributes) / sizeof(char *); i++)
 		if (wanted(a, text_attributes[i]))
-			line_of_attribute(k->path, text_attributes[i]);
-	line_of_attribute(k->path, "lifetimes");
-	line_of_attribute(k->path, "producer");
+			line_of_attribute(k, text_attributes[i]);
+	line_of_attribute(k, "lifetimes");
+	line_of_attribute(k, "producer");
 }
 
 static int stat_key(const struct args *a, const struct key *k)

@@ -20,6 +20,15 @@ const struct option_row option_table[] = {
 	{ OPT_SHA256, 0, "sha256", NULL, "also the SHA-256 of the content" },
 	{ OPT_OPTIONS, 'o', "options", "OPT[,OPT]", "mount options, see below; may be repeated", WORD_MOUNT_OPTION },
 	{ OPT_FOREGROUND, 'f', "foreground", NULL, "stay in the foreground" },
+	{ OPT_MUT, 0, "mut", NULL, "borrow it to write it, alone" },
+	{ OPT_WAIT, 0, "wait", NULL, "wait for one's turn to borrow" },
+	{ OPT_PID, 0, "pid", "PID", "it also ends when that process does" },
+	{ OPT_TO, 0, "to", "KEY", "move HANDLE there: KEY owns it again", WORD_KEY },
+	{ OPT_BORROW, 0, "borrow", "[NAME=]KEY", "COMMAND reads KEY, nobody changes it", WORD_KEY },
+	{ OPT_BORROW_MUT, 0, "borrow-mut", "[NAME=]KEY", "COMMAND writes KEY, nobody else uses it", WORD_KEY },
+	{ OPT_OWN, 0, "own", "[NAME=]KEY", "KEY is COMMAND's, and goes with it", WORD_KEY },
+	{ OPT_PRODUCE, 0, "produce", "[NAME=]KEY", "COMMAND writes KEY; set if it succeeds", WORD_KEY },
+	{ OPT_ONCE, 0, "once", "[NAME=]KEY", "COMMAND takes KEY by reading it once", WORD_KEY },
 	{ OPT_HELP, 'h', "help", NULL, "print this help" },
 	{ OPT_COUNT },
 };
@@ -93,13 +102,36 @@ const struct verb_row verb_table[] = {
 	  "DUR is a duration, or +DUR to extend the lease that it has, or a time such as\n"
 	  "2026-01-02T03:04:05Z, or none. Without it, prints when the lease expires.\n",
 	  KEY_OPTIONS | BIT(OPT_LIFETIME) | BIT(OPT_JSON), 1, 2, WORD_KEY, verb_lease },
-	{ "run", "[--] COMMAND [ARGUMENT...]", "run a command with a lifetime of its own",
-	  "The path of the lifetime's directory is in PROMISEFS_LIFETIME, and in every\n"
-	  "ARGUMENT instead of {lifetime}: `ln KEY {lifetime}/`. It ends when COMMAND\n"
-	  "does, however that is, also when run itself was killed. The exit status is\n"
-	  "that of COMMAND, 128 and the number of the signal that killed it, or 124 after\n"
-	  "--timeout.\n",
-	  KEY_OPTIONS | BIT(OPT_RUN_LIFETIME) | BIT(OPT_LEASE) | BIT(OPT_TIMEOUT), 1, -1, WORD_COMMAND, verb_run },
+	{ "borrow", "KEY [NAME]", "borrow KEY, print the path of the handle",
+	  "As long as somebody has borrowed KEY nobody can change or evict it. Many may\n"
+	  "borrow it; with --mut only one, who may write it, and nobody reads it meanwhile.\n"
+	  "Otherwise it is an error, or with --wait a wait in line. KEY may be an owner\n"
+	  "handle, MOUNTPOINT/.promisefs/own/X.\n",
+	  KEY_OPTIONS | BIT(OPT_MUT) | BIT(OPT_WAIT) | BIT(OPT_TIMEOUT) | BIT(OPT_LEASE) | BIT(OPT_PID), 1, 2,
+	  WORD_NONE, verb_borrow, .first = WORD_KEY },
+	{ "own", "KEY [NAME] | --to KEY HANDLE", "move KEY to an owner handle, print its path; or back",
+	  "KEY is no key any more, its object is MOUNTPOINT/.promisefs/own/NAME.\n"
+	  "With --to, HANDLE (own/NAME, or its path) becomes KEY, and replaces what was it.\n",
+	  KEY_OPTIONS | BIT(OPT_LEASE) | BIT(OPT_PID) | BIT(OPT_TO), 1, 2, WORD_NONE, verb_own, .first = WORD_KEY },
+	{ "release", "HANDLE...", "drop handles: the end of a borrow, or of an object",
+	  "HANDLE is ref/NAME, mut/NAME or own/NAME in the mount of the current directory\n"
+	  "or of -m, or a path. An object that an owner handle owns is evicted.\n",
+	  KEY_OPTIONS, 1, -1, WORD_HANDLE, verb_release },
+	{ "once", "KEY", "take KEY: write it to standard output, evict it",
+	  "Of many who do that one gets it. Waits as get does. When it cannot be written\n"
+	  "to standard output, or once is killed, KEY is there again.\n",
+	  KEY_OPTIONS | BIT(OPT_TIMEOUT), 1, 1, WORD_KEY, verb_once },
+	{ "run", "[--] COMMAND [ARGUMENT...]", "run a command with handles and a lifetime of its own",
+	  "For each KEY there is a handle as long as COMMAND runs, whatever ends it, also\n"
+	  "when run was killed. Its path stands in every ARGUMENT instead of {NAME}, or of\n"
+	  "{}: that of the only one, or of one after the other; and in the environment, as\n"
+	  "PROMISEFS_NAME and by its number, PROMISEFS_1. The path of the lifetime's\n"
+	  "directory: {lifetime}, PROMISEFS_LIFETIME. What is produced becomes KEY when\n"
+	  "COMMAND ends with status 0, else KEY fails. --timeout counts from the start,\n"
+	  "with the waiting. The exit status is that of COMMAND, 128 and the number of the\n"
+	  "signal that killed it, or 124 after --timeout.\n",
+	  KEY_OPTIONS | BIT(OPT_BORROW) | BIT(OPT_BORROW_MUT) | BIT(OPT_OWN) | BIT(OPT_PRODUCE) | BIT(OPT_ONCE) |
+	  BIT(OPT_RUN_LIFETIME) | BIT(OPT_LEASE) | BIT(OPT_TIMEOUT) | BIT(OPT_WAIT), 1, -1, WORD_COMMAND, verb_run },
 	{ "stat", "KEY...", "what is known of KEY; never waits",
 	  "", KEY_OPTIONS | BIT(OPT_JSON) | BIT(OPT_SHA256), 1, -1, WORD_KEY, verb_stat },
 	{ "ls", "[KEY]", "list the keys in a directory; never waits",

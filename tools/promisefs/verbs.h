@@ -18,6 +18,10 @@ int verb_log(const struct args *a);
 int verb_doctor(const struct args *a);
 int verb_help(const struct args *a);
 int verb_lease(const struct args *a);
+int verb_borrow(const struct args *a);
+int verb_own(const struct args *a);
+int verb_release(const struct args *a);
+int verb_once(const struct args *a);
 int verb_run(const struct args *a);
 
 int lifetime_begin(const struct args *a);
