@@ -482,6 +482,23 @@ class Space:
     def aborted(self, key=""):
         return self.special("aborted", key)
 
+    def once(self, key=""):
+        return self.special("once", key)
+
+    def handle(self, kind, name=""):
+        """The path of a handle of this test: all handles of a mount are in the directories own, ref and mut."""
+        return os.path.join(self.mount.control, kind, self.prefix + name)
+
+    def handles(self, kind):
+        """The names, without what handle() puts before them, of the handles of this test."""
+        names = os.listdir(self.mount.control / kind)
+        return sorted(name[len(self.prefix):] for name in names if name.startswith(self.prefix))
+
+    def borrow(self, source, kind, name):
+        """Borrow a key or a path, at once or not at all; the path of the handle."""
+        os.link(self / source, self.handle(kind, name))
+        return self.handle(kind, name)
+
     # -- children --
 
     def worker(self, **kwargs):
@@ -599,6 +616,14 @@ def tree_bytes(path):
 READY = 3
 
 
+# Objects whose counts are not those of their borrows.
+BORROWS = """
+select o.id, o.borrows, o.queued, sum(not mut and not waiting), sum(mut and not waiting), sum(ifnull(waiting, 0))
+from object as o left join borrow as b on b.object = o.id group by o.id
+having o.borrows <> ifnull(sum(not mut and not waiting) - sum(mut and not waiting), 0) or o.queued <> sum(ifnull(waiting, 0))
+"""
+
+
 def complaints(mount):
     """What is wrong between the catalog and the files of a store on which nothing goes on: a list of lines."""
     base = sqlite3.connect(f"file:{mount.store}/catalog.db?mode=ro", uri=True)
@@ -609,6 +634,9 @@ def complaints(mount):
     garbage = base.execute("select vid from garbage").fetchall()
     aborted = {row[0] for row in base.execute("select object from aborted")}
     broken = base.execute("pragma foreign_key_check").fetchall()
+    borrowed = base.execute(BORROWS).fetchall()
+    homeless = base.execute("select handle from borrow where handle not in (select object from dentry)").fetchall()
+    taken = base.execute("select object from taken").fetchall()
     base.close()
     files = {}
     for folder, _, names in os.walk(mount.store / "data"):
@@ -616,6 +644,9 @@ def complaints(mount):
             with contextlib.suppress(FileNotFoundError):  # it is being removed
                 files[name] = os.path.getsize(os.path.join(folder, name))
     found = [f"foreign key: {row}" for row in broken]
+    found += [f"object {row[0]}: borrows {row[1]}, queued {row[2]}, its borrows are {row[3:]}" for row in borrowed]
+    found += [f"borrow {row[0]} has no name" for row in homeless]
+    found += [f"object {row[0]} was taken, and is neither read nor back" for row in taken]
     found += [f"draft of object {row[0]} is left" for row in drafts]
     found += [f"garbage: version {row[0]:016x} is left" for row in garbage]
     known = set()

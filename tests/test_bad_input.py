@@ -247,6 +247,7 @@ def test_umount_of_a_busy_mount(own):
 
 def test_sigterm_unmounts(own):
     own.put("key", b"x")
+    assert own.get("key") == b"x"  # the close is finished
     own.mount.process.terminate()
     assert own.mount.process.wait(20) == 0
     assert not is_mounted(own.root)
