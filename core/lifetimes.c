@@ -196,7 +196,7 @@ static int evict_for(struct op *op, struct meta_object *o, const char *kind, con
 		r = event_record(op, kind, key, o, NULL, why);
 	if (r == 0 && is_borrow(o) && !o->declared)
 		r = borrow_event(op, "release", o);
-	return r == 0 ? object_evict(op, o, waiters_get) : r;
+	return r == 0 ? object_evict(op, o, is_borrow(o) ? -ENOENT : waiters_get) : r;
 }
 
 static int evict(struct op *op, struct meta_object *o, const char *kind, const char *why)

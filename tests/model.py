@@ -330,6 +330,8 @@ class Model:
         else:
             node.names.remove((directory, name))
             node.names.add((to, new))
+            if directory.kind == "own" and to.kind != "own":
+                node.pid = None  # it was bound for as long as a handle owned it
 
     def listing(self, path=""):
         directory = self.look(path) if path else self.keys
