@@ -177,6 +177,8 @@ for number in range(1000):
     with open(f"{root}/key-{number}", "w") as file:
         file.write("x")
     os.link(f"{root}/key-{number}", f"{control}/lifetimes/of-{number % 10}/key-{number}")
+    os.link(f"{root}/lent", f"{control}/ref/of-{number}")
+    os.setxattr(f"{control}/ref/of-{number}", "user.promisefs.pid", b"self")
 drafts = [open(f"{root}/draft-{number}", "w") for number in range(5)]
 for draft in drafts:
     draft.write("torn")
@@ -187,10 +189,12 @@ time.sleep(600)
 
 
 def test_4_a_process_with_much_is_killed(own):
+    own.put("lent", b"x")
     process = subprocess.Popen([*map(str, PYTHON), "-c", MANY, str(own.root), str(own.mount.control)],
                                stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "ready\n"
+        assert attr(own / "lent", "borrows") == "ref 1000"
         waiter = own.waiting_reader(own / "draft-3")
         end(process)
         eventually(lambda: not [name for name in os.listdir(own.root) if name.startswith(("key-", "draft-"))],
@@ -198,6 +202,45 @@ def test_4_a_process_with_much_is_killed(own):
         with fails(errno.EOWNERDEAD):
             waiter.result()
         assert not [name for name in os.listdir(f"{own.mount.control}/lifetimes") if name.startswith("of-")]
+        eventually(lambda: attr(own / "lent", "borrows") == "none")
+        assert os.listdir(own.mount.control / "ref") == []
+    finally:
+        process.kill()
+        process.wait()
+    assert check_store(own.mount) == []
+
+
+IN_A_CONTAINER = """
+import os, sys, time
+root, control = sys.argv[1:]
+assert os.getpid() < 10
+for name in ("bound", "linked", "lent"):
+    with open(f"{root}/{name}", "w") as file:
+        file.write("x")
+os.setxattr(f"{root}/bound", "user.promisefs.pid", b"self")
+os.link(f"{root}/linked", f"{control}/lifetimes/self/linked")
+os.link(f"{root}/lent", f"{control}/ref/contained")
+os.setxattr(f"{control}/ref/contained", "user.promisefs.pid", b"self")
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_4_in_a_pid_namespace(own):
+    """A process in a container binds what it makes to itself, whatever its number is there."""
+    if os.geteuid() != 0:
+        pytest.skip("a PID namespace takes root")
+    own.put("other", b"x")
+    process = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", *map(str, PYTHON), "-c", IN_A_CONTAINER,
+                                str(own.root), str(own.mount.control)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        inside = int(attr(own / "bound", "pid"))
+        assert inside > 10 and os.readlink(f"/proc/{inside}/exe") == os.path.realpath(PYTHON[0])
+        assert attr(own / "lent", "borrows") == "ref 1"
+        os.kill(inside, signal.SIGKILL)
+        eventually(lambda: gone(own / "bound") and gone(own / "linked") and attr(own / "lent", "borrows") == "none")
+        assert own.get("other") == b"x" and own.get("lent") == b"x"
     finally:
         process.kill()
         process.wait()
