@@ -188,12 +188,6 @@ static int count_one(void *arg, const struct meta_aborted *a)
 	return 0;
 }
 
-static int object_parent(void *arg, const struct meta_dentry *d)
-{
-	*(struct meta_dentry *)arg = *d;
-	return 1;
-}
-
 static int any_entry(void *arg, const struct meta_dentry *d)
 {
 	return 1;
@@ -208,7 +202,7 @@ static int prune_dirs(struct op *op, uint64_t dir)
 
 	while (r == 0 && dir != META_ABORTED && dir != META_ROOT) {
 		r = m->ops->dentry_list(m, dir, 0, any_entry, NULL);
-		if (r != 0 || m->ops->dentry_names(m, dir, object_parent, &d) != 1)
+		if (r != 0 || m->ops->dentry_names(m, dir, take_name, &d) != 1)
 			return r < 0 ? r : 0;
 		r = m->ops->dentry_delete(m, &d);
 		if (r == 0)
@@ -229,7 +223,7 @@ static int sweep_object(struct op *op, uint64_t id)
 	struct meta_object o;
 	int r = m->ops->object_get(m, id, &o);
 
-	m->ops->dentry_names(m, id, object_parent, &d);
+	m->ops->dentry_names(m, id, take_name, &d);
 	if (r == 0)
 		r = object_evict(op, &o, -ENOENT);
 	return r == 0 ? prune_dirs(op, d.parent) : r;

@@ -29,12 +29,6 @@
 
 /* The handle and the object */
 
-static int take_borrow(void *arg, const struct meta_borrow *b)
-{
-	*(struct meta_borrow *)arg = *b;
-	return 1;
-}
-
 static int borrow_target(struct store *st, const struct meta_object *handle, struct meta_borrow *b, struct meta_object *o)
 {
 	int r = st->meta->ops->borrow_get(st->meta, handle->id, b);
@@ -154,12 +148,6 @@ bool subject_is_stale(const struct subject *s, uint64_t node)
 }
 
 /* Records */
-
-static int take_name(void *arg, const struct meta_dentry *d)
-{
-	*(struct meta_dentry *)arg = *d;
-	return 1;
-}
 
 int borrow_describe(struct store *st, const struct meta_object *handle, char path[static PATH_MAX],
 		    char name[static HANDLE_NAME_MAX])
@@ -281,19 +269,6 @@ int borrow_queue_ends(struct op *op, struct meta_object *o)
 	return r;
 }
 
-struct names {
-	struct meta_dentry d[16];
-	unsigned n;
-};
-
-static int gather(void *arg, const struct meta_dentry *d)
-{
-	struct names *names = arg;
-
-	names->d[names->n++] = *d;
-	return names->n == 16;
-}
-
 static int leave_lifetimes(struct meta *m, uint64_t object)
 {
 	struct names names;
@@ -301,7 +276,7 @@ static int leave_lifetimes(struct meta *m, uint64_t object)
 
 	do {
 		names.n = 0;
-		r = m->ops->member_names(m, object, gather, &names);
+		r = m->ops->member_names(m, object, gather_name, &names);
 		for (unsigned i = 0; r >= 0 && i < names.n; i++) {
 			int e = m->ops->member_delete(m, &names.d[i]);
 

@@ -50,7 +50,7 @@ int draft_begin(struct op *op, struct subject *s, struct version **ret)
 	return *ret != NULL ? 0 : -ENOMEM;
 }
 
-static int gather_name(void *arg, const struct meta_dentry *d)
+static int invalidate_name(void *arg, const struct meta_dentry *d)
 {
 	op_invalidate(arg, d->parent, d->name);
 	return 0;
@@ -62,7 +62,7 @@ static int invalidate_names(struct op *op, const struct meta_object *o)
 {
 	if (o->nlink < 2 && o->borrows == 0)
 		return 0;
-	return op->st->meta->ops->dentry_names(op->st->meta, o->id, gather_name, op);
+	return op->st->meta->ops->dentry_names(op->st->meta, o->id, invalidate_name, op);
 }
 
 static int forget_results(struct meta *m, const struct meta_object *o)

@@ -39,12 +39,6 @@ void path_remember(struct store *st, uint64_t id, const char *path)
 	HASH_ADD(hh, st->dir_paths, id, sizeof(id), p);
 }
 
-static int take_dentry(void *arg, const struct meta_dentry *d)
-{
-	*(struct meta_dentry *)arg = *d;
-	return 1;
-}
-
 static const char *const places[META_FIRST_ID] = {
 	[META_ABORTED] = ".promisefs/aborted",
 	[META_LIFETIMES] = ".promisefs/lifetimes",
@@ -71,7 +65,7 @@ static int dir_path(struct store *st, uint64_t id, char path[static PATH_MAX], u
 		memcpy(path, known->path, known->len + 1);
 		return 0;
 	}
-	r = depth == 0 ? -ELOOP : st->meta->ops->dentry_names(st->meta, id, take_dentry, &d);
+	r = depth == 0 ? -ELOOP : st->meta->ops->dentry_names(st->meta, id, take_name, &d);
 	if (r <= 0)
 		return r < 0 ? r : ending_path(st, id, path);
 	r = dir_path(st, d.parent, path, depth - 1);
@@ -101,12 +95,6 @@ int path_of_name(struct store *st, uint64_t parent, const char *name, char path[
 	return 0;
 }
 
-static int take_borrow(void *arg, const struct meta_borrow *b)
-{
-	*(struct meta_borrow *)arg = *b;
-	return 1;
-}
-
 /* What has no name of its own (any more): the one that it had, or that of whoever has borrowed it. 1: found. */
 static int other_name(struct store *st, uint64_t object, struct meta_dentry *d)
 {
@@ -116,13 +104,13 @@ static int other_name(struct store *st, uint64_t object, struct meta_dentry *d)
 	if (r != -ENOENT)
 		return r < 0 ? r : 1;
 	r = st->meta->ops->borrow_list(st->meta, object, false, take_borrow, &b);
-	return r > 0 ? st->meta->ops->dentry_names(st->meta, b.handle, take_dentry, d) : r;
+	return r > 0 ? st->meta->ops->dentry_names(st->meta, b.handle, take_name, d) : r;
 }
 
 int path_of(struct store *st, uint64_t object, char path[static PATH_MAX])
 {
 	struct meta_dentry d;
-	int r = st->meta->ops->dentry_names(st->meta, object, take_dentry, &d);
+	int r = st->meta->ops->dentry_names(st->meta, object, take_name, &d);
 
 	path[0] = '\0';
 	if (r == 0)

@@ -34,12 +34,6 @@ struct ending {
 	struct ending *prev, *next;
 };
 
-static int take_name(void *arg, const struct meta_dentry *d)
-{
-	*(struct meta_dentry *)arg = *d;
-	return 1;
-}
-
 /* The name of a lifetime that is alive. */
 int lifetime_name(struct store *st, uint64_t lifetime, struct meta_dentry *d)
 {

@@ -86,7 +86,7 @@ int store_lookup(struct store *st, const struct caller *who, uint64_t parent, co
 	if (r == 0 && is_borrow(&o))
 		r = borrow_lookup(&op, &o, e, &changed);
 	else if (r == 0) {
-		changed = is_file(&o) && intent_find_draft(&op, &o);
+		changed = is_file(&o) && o.borrows == 0 && intent_find_draft(&op, &o);
 		fill_entry(st, who, &o, e);
 	}
 	op_end(&op, 0, changed ? META_LATER : META_READ, NULL);
@@ -370,19 +370,6 @@ void object_gone(struct op *op, const struct meta_object *o, int waiters_get)
 	waiters_wake_id(op, o->id, waiters_get);
 }
 
-struct names {
-	struct meta_dentry d[16];
-	unsigned n;
-};
-
-static int gather(void *arg, const struct meta_dentry *d)
-{
-	struct names *names = arg;
-
-	names->d[names->n++] = *d;
-	return names->n == 16;
-}
-
 int names_remove(struct op *op, const struct meta_object *o, bool taken)
 {
 	struct meta *m = op->st->meta;
@@ -391,7 +378,7 @@ int names_remove(struct op *op, const struct meta_object *o, bool taken)
 
 	while (r > 0) {
 		names->n = 0;
-		r = m->ops->dentry_names(m, o->id, gather, names);
+		r = m->ops->dentry_names(m, o->id, gather_name, names);
 		for (unsigned i = 0; r >= 0 && i < names->n; i++) {
 			int e = taken ? m->ops->taken_add(m, &names->d[i]) : 0;
 

@@ -52,12 +52,6 @@ int once_take(struct op *op, struct meta_object *o)
 	return r;
 }
 
-static int take_name(void *arg, const struct meta_dentry *d)
-{
-	*(struct meta_dentry *)arg = *d;
-	return 1;
-}
-
 int once_name(struct store *st, uint64_t object, struct meta_dentry *d)
 {
 	int r = st->meta->ops->taken_names(st->meta, object, take_name, d);
@@ -69,14 +63,14 @@ int once_name(struct store *st, uint64_t object, struct meta_dentry *d)
 
 #define NAMES_MAX 64 /* an object with more goes back under these */
 
-struct names {
+struct taken_names {
 	struct meta_dentry d[NAMES_MAX];
 	unsigned n;
 };
 
 static int gather(void *arg, const struct meta_dentry *d)
 {
-	struct names *names = arg;
+	struct taken_names *names = arg;
 
 	names->d[names->n++] = *d;
 	return names->n == NAMES_MAX;
@@ -126,7 +120,7 @@ static void come_back(struct store *st, const struct meta_object *o)
 static int go_back(struct op *op, struct meta_object *o)
 {
 	struct meta *m = op->st->meta;
-	struct names *names = calloc(1, sizeof(*names));
+	struct taken_names *names = calloc(1, sizeof(*names));
 	char key[PATH_MAX] = "";
 	int r = names == NULL ? -ENOMEM : m->ops->taken_names(m, o->id, gather, names);
 

@@ -102,8 +102,11 @@ int op_revoke(struct op *op, uint64_t draft)
 
 void op_invalidate(struct op *op, uint64_t parent, const char *name)
 {
-	struct op_note *n = calloc(1, sizeof(*n));
+	struct op_note *n;
 
+	if (parent == META_REF || parent == META_MUT)
+		return; /* nothing there is cached */
+	n = calloc(1, sizeof(*n));
 	if (n == NULL || (n->name = strdup(name)) == NULL) {
 		free(n);
 		return; /* the kernel keeps a name a while longer; opening it finds out */
@@ -170,6 +173,8 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 	}
 	waiters_run(op->woken);
 	tell_the_rest(op->st, op->notes);
+	if (op->let_go != NULL)
+		version_let_go(op->st, op->let_go, op->who);
 	return r;
 }
 

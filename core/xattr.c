@@ -227,12 +227,6 @@ static int get_borrows(struct request *rq)
 	return snprintf(rq->text, TEXT_MAX, "%s", n == 0 ? "none" : "mut");
 }
 
-static int take_name(void *arg, const struct meta_dentry *d)
-{
-	*(struct meta_dentry *)arg = *d;
-	return 1;
-}
-
 /* The name that owns it; the first one when there are several keys. */
 static int get_owner(struct request *rq)
 {
