@@ -149,20 +149,27 @@ bool subject_is_stale(const struct subject *s, uint64_t node)
 
 /* Records */
 
-int borrow_describe(struct store *st, const struct meta_object *handle, char path[static PATH_MAX],
+static int describe(struct store *st, const struct meta_object *handle, struct meta_object *o, char path[static PATH_MAX],
 		    char name[static HANDLE_NAME_MAX])
 {
 	struct meta_dentry d = { .name = "" };
-	struct meta_object o;
 	struct meta_borrow b;
-	int r = borrow_target(st, handle, &b, &o);
+	int r = borrow_target(st, handle, &b, o);
 
 	if (r == 0)
-		r = path_of(st, o.id, path);
+		r = path_of(st, o->id, path);
 	if (r == 0)
 		r = st->meta->ops->dentry_names(st->meta, handle->id, take_name, &d);
 	snprintf(name, HANDLE_NAME_MAX, "%s/%s", r >= 0 && b.mut ? "mut" : "ref", d.name);
 	return r < 0 ? r : 0;
+}
+
+int borrow_describe(struct store *st, const struct meta_object *handle, char path[static PATH_MAX],
+		    char name[static HANDLE_NAME_MAX])
+{
+	struct meta_object o;
+
+	return describe(st, handle, &o, path, name);
 }
 
 /* key: the owner of what is borrowed; detail: the handle. */
@@ -170,11 +177,8 @@ int borrow_event(struct op *op, const char *kind, const struct meta_object *hand
 {
 	char owner[PATH_MAX], name[HANDLE_NAME_MAX];
 	struct meta_object o;
-	struct meta_borrow b;
-	int r = borrow_target(op->st, handle, &b, &o);
+	int r = describe(op->st, handle, &o, owner, name);
 
-	if (r == 0)
-		r = borrow_describe(op->st, handle, owner, name);
 	return r == 0 ? event_record(op, kind, owner, &o, NULL, name) : r;
 }
 

@@ -38,6 +38,7 @@ static const char readme[] =
 	"  borrow              ln KEY .promisefs/ref/R           (many may read it, nobody writes it until rm .promisefs/ref/R)\n"
 	"  borrow to write     ln KEY .promisefs/mut/M           (one, and nobody else reads or writes it)\n"
 	"  ... in turn         ln KEY .promisefs/await-ref/R     (instead of EBUSY; open .promisefs/ref/R to wait; await-mut/ likewise)\n"
+	"  ... of somebody else  ln .promisefs/lend/KEY .promisefs/ref/R    (the kernel does not let you link KEY itself)\n"
 	"  own                 mv KEY .promisefs/own/X           (and mv it back to a key, or rm it)\n"
 	"  read once           cat .promisefs/once/KEY           (evicts KEY; or setfattr -n user.promisefs.evict -v 1 KEY)\n"
 	"\n"
@@ -68,6 +69,7 @@ static const struct control_entry {
 	{ "mut", LISTED_KEYS, META_MUT, VIEW_MUT, 0 },
 	{ "await-ref", LISTED_VIEW, META_REF, VIEW_TURN, 0 },
 	{ "await-mut", LISTED_VIEW, META_MUT, VIEW_TURN, 0 },
+	{ "lend", LISTED_VIEW, META_ROOT, VIEW_LEND, 0 },
 	{ "lifetimes", LISTED_KEYS, META_LIFETIMES, VIEW_LIFETIME, 0 },
 	{ "aborted", LISTED_KEYS, META_ABORTED, VIEW_KEYS, 0 },
 	{ "metrics", LISTED_FILE, CONTROL_METRICS, VIEW_CONTROL, 0444 },

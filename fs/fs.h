@@ -10,6 +10,9 @@
  *   VIEW_REF      .promisefs/ref/ and what is in it, by the number of the handle
  *   VIEW_MUT      .promisefs/mut/ and what is in it, by the version of what is borrowed, as VIEW_KEYS
  *   VIEW_TURN     .promisefs/await-ref/ and await-mut/
+ *   VIEW_LEND     below .promisefs/lend/: what is linked from there is borrowed. The kernel (fs.protected_hardlinks) lets
+ *                 only those link a file of somebody else who may write it, so here files look as if all may write
+ *                 who may read; core checks what it takes to borrow
  *   VIEW_ATTRIBUTES and all that follow: .promisefs/attributes/, a view for each attribute
  *   VIEW_AWAITED  files below it, there or not: each look-up gives a number of its own, until it is forgotten
  *
@@ -32,7 +35,7 @@
 /* VIEW_LIFETIME: lifetimes/ and the directories in it. Their members are shown in VIEW_KEYS. VIEW_SELF: the symbolic
  * link lifetimes/self as a process sees it; the id is the process's number. */
 enum view { VIEW_KEYS, VIEW_CONTROL, VIEW_FUTURE, VIEW_AWAIT, VIEW_AWAITED, VIEW_LIFETIME, VIEW_SELF,
-	    VIEW_ONCE, VIEW_REF, VIEW_MUT, VIEW_TURN,
+	    VIEW_ONCE, VIEW_REF, VIEW_MUT, VIEW_TURN, VIEW_LEND,
 	    VIEW_ATTRIBUTES = 64 };
 
 #define VIEW_SHIFT 56

@@ -204,13 +204,19 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 	workers_queue(fs_of(req)->workers, &rq->work);
 }
 
+/* What is seen through such a view is changed elsewhere. */
+static bool only_shows(fuse_ino_t ino)
+{
+	return node_view(ino) == VIEW_ONCE || node_view(ino) == VIEW_LEND;
+}
+
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
 	struct caller who = caller_at(req, ino);
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_XATTR);
-	if (!has_attributes(ino) || node_view(ino) == VIEW_ONCE) {
+	if (!has_attributes(ino) || only_shows(ino)) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
@@ -225,8 +231,8 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_XATTR);
-	if (!has_attributes(ino)) {
-		fuse_reply_err(req, ENODATA);
+	if (!has_attributes(ino) || only_shows(ino)) {
+		fuse_reply_err(req, only_shows(ino) ? EPERM : ENODATA);
 		return;
 	}
 	reply = reply_new(req, REPLY_ERR, node_view(ino));

@@ -198,14 +198,15 @@ static bool holds_borrows(fuse_ino_t ino)
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
-	uint32_t groups[CALLER_GROUPS];
-	struct caller who = caller_with_groups(req, ino, groups);
 	bool joins = is_lifetime(parent), borrows = holds_borrows(parent);
+	uint32_t groups[CALLER_GROUPS];
+	struct caller who = joins ? caller_with_groups(req, ino, groups) : caller_at(req, ino);
 	int r = joins || borrows ? 0 : check_change(parent, name);
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_NAMES);
-	if (r == 0 && ((node_view(ino) != VIEW_KEYS && !node_is_borrow(ino)) || node_view(parent) == VIEW_FUTURE))
+	if (r == 0 && ((node_view(ino) != VIEW_KEYS && !node_is_borrow(ino) && !(borrows && node_view(ino) == VIEW_LEND)) ||
+		       node_view(parent) == VIEW_FUTURE))
 		r = -EPERM;
 	if (r == 0 && strlen(name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;

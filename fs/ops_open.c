@@ -303,7 +303,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		views_future_open(req, ino, fi);
 		return;
 	}
-	if (write && (view == VIEW_AWAIT || view == VIEW_AWAITED || view == VIEW_ONCE)) {
+	if (write && (view == VIEW_AWAIT || view == VIEW_AWAITED || view == VIEW_ONCE || view == VIEW_LEND)) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}

@@ -43,6 +43,8 @@ double reply_attr(enum view of, const struct entry *e, struct stat *st)
 		st->st_size = 4096;
 		return view == VIEW_KEYS ? DIRECTORY_SECONDS : 0;
 	}
+	if (view == VIEW_LEND)
+		st->st_mode |= (st->st_mode & 0444) >> 1;
 	if (view != VIEW_KEYS || e->node != o->vid || o->state != OBJECT_READY)
 		return 0; /* what is being written may be written through another node */
 	if ((o->mode & (S_ISUID | S_ISGID)) != 0)

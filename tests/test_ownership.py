@@ -1435,6 +1435,42 @@ def test_6_who_may_borrow(mnt, mode, gid, kind, allowed, view):
 
 
 @pytest.mark.needs_root
+@pytest.mark.parametrize("mode, gid, kind, allowed", BY_RIGHTS)
+def test_6_who_may_borrow_by_lend(mnt, mode, gid, kind, allowed):
+    """Below lend/ the kernel does not ask for more than the right to read."""
+    put(mnt, "key")
+    os.chown(mnt / "key", SOMEBODY, 1234)
+    os.chmod(mnt / "key", mode)
+    shift = 3 if gid == 1234 else 0
+    reads = mode >> shift & 4
+    other = mnt.worker(uid=OTHER, gid=gid)
+    lent = f"{mnt.mount.control}/lend/{mnt.key('key')}"
+    if allowed and reads:
+        other.link(lent, mnt.handle(kind, "H"))
+        assert other.read_path(mnt.handle(kind, "H")) == b"data"
+    else:
+        with fails(errno.EACCES, *([] if reads else [errno.EPERM])):
+            other.link(lent, mnt.handle(kind, "H"))
+        assert mnt.handles(kind) == [] and borrows(mnt / "key") == "none"
+
+
+@pytest.mark.needs_root
+def test_6_lend_is_for_borrowing_only(mnt):
+    put(mnt, "key")
+    os.chmod(mnt / "key", 0o644)
+    other = mnt.worker(uid=OTHER)
+    lent = f"{mnt.mount.control}/lend/{mnt.key('key')}"
+    assert other.read_path(lent) == b"data"
+    for call in (lambda: other.open(lent, os.O_WRONLY), lambda: other.open(lent, os.O_RDONLY | os.O_TRUNC),
+                 lambda: other.truncate(lent, 0), lambda: other.setxattr(lent, "user.x", b"1"),
+                 lambda: other.utime(lent), lambda: other.chmod(lent, 0o666), lambda: os.unlink(lent),
+                 lambda: os.link(lent, mnt / "new"), lambda: os.rename(lent, mnt / "new")):
+        with fails(errno.EPERM, errno.EACCES):
+            call()
+    assert mnt.get("key") == b"data" and os.listdir(mnt.root) == ["key"] and os.listxattr(mnt / "key") == []
+
+
+@pytest.mark.needs_root
 @pytest.mark.parametrize("mode, kind, allowed", [(0o200, "ref", False), (0o400, "mut", False), (0o400, "ref", True),
                                                  (0o200, "mut", True), (0o000, "ref", False)])
 def test_6_the_mode_says_what_its_owner_may_borrow(mnt, mode, kind, allowed):

@@ -219,8 +219,16 @@ struct making {
 static int link_key(void *arg)
 {
 	const struct making *m = arg;
+	char *lent;
+	int r = link(m->handle->key->path, m->target) < 0 ? -errno : 0;
 
-	return link(m->handle->key->path, m->target) < 0 ? -errno : 0;
+	if (r != -EPERM)
+		return r;
+	/* Somebody else's, which the kernel lets nobody link who may not write it; promisefs(5), OWNERS AND BORROWS */
+	lent = key_control(m->handle->key, "lend", m->handle->key->name);
+	r = link(lent, m->target) < 0 ? -errno : 0;
+	free(lent);
+	return r == -ENOENT ? -EPERM : r; /* no key, but a handle or what is not below the mount's keys */
 }
 
 static int move_key(void *arg)
