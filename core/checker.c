@@ -10,9 +10,9 @@
  *  pending     -           open, write  -           fail        cancel, evict
  *  writing     killed      -            publish     fail        killed, cancel, evict
  *  ready       -           -            replace     -           evict, unless borrowed
- *  failed      declare     open, write  -           fail        evict
+ *  failed      declare     open, write  publish     fail        evict
  *
- * In every state:
+ * (What fails while it is written goes on being written.) In every state:
  *  - what is ready has a version, what is not has none; the number of versions only grows
  *  - what is failed has an error, nothing else has; only what is pending (or is written after a declaration) has a deadline
  *  - only what is ready is borrowed: by one more or one less, or by one mutable borrow after none
@@ -32,7 +32,7 @@ static const unsigned next_states[] = {
 	[OBJECT_PENDING] = TO(OBJECT_PENDING) | TO(OBJECT_WRITING) | TO(OBJECT_FAILED),
 	[OBJECT_WRITING] = TO(OBJECT_WRITING) | TO(OBJECT_PENDING) | TO(OBJECT_READY) | TO(OBJECT_FAILED),
 	[OBJECT_READY] = TO(OBJECT_READY),
-	[OBJECT_FAILED] = TO(OBJECT_FAILED) | TO(OBJECT_PENDING) | TO(OBJECT_WRITING),
+	[OBJECT_FAILED] = TO(OBJECT_FAILED) | TO(OBJECT_PENDING) | TO(OBJECT_WRITING) | TO(OBJECT_READY),
 };
 
 static struct meta_ops checked;

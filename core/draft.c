@@ -257,6 +257,7 @@ static int apply(struct op *op, struct meta_object *o, const struct draft_questi
 	if (r == 0 && (verdict == DRAFT_FAIL || verdict == DRAFT_PEND)) {
 		r = renew_version(op, o);
 		o->state = OBJECT_PENDING;
+		o->error = 0;
 		if (r == 0)
 			r = m->ops->object_update(m, o);
 	}

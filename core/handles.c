@@ -579,3 +579,10 @@ void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void *fron
 	h->front = front;
 	pthread_mutex_unlock(&h->st->lock);
 }
+
+void handle_forget(struct handle *h)
+{
+	if (h != NULL)
+		free(h->name);
+	free(h);
+}

@@ -68,6 +68,7 @@ static int settle_unpublished(struct op *op, struct meta_object *o, const struct
 		return object_evict(op, o, -EOWNERDEAD);
 	r = m->ops->new_id(m, &o->vid);
 	o->state = OBJECT_PENDING;
+	o->error = 0;
 	if (r == 0)
 		r = m->ops->object_update(m, o);
 	s = (struct subject){ .o = *o };

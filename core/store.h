@@ -315,6 +315,7 @@ void store_poison(struct handle *h, int error);
 int store_fsync(struct handle *h, struct meta_commit *c);
 int store_ftruncate(struct handle *h, int64_t size);
 void store_release(struct handle *h); /* frees h */
+void handle_forget(struct handle *h); /* the same after store_close, for one that was still open then */
 
 /* ---- Futures: core/future.c ---- */
 

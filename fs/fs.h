@@ -108,6 +108,9 @@ struct fs {
 
 	struct watch *watch; /* of the clock, and of processes */
 
+	pthread_mutex_t files_lock;
+	struct file *files; /* that are open */
+
 	pthread_mutex_t listeners_lock;
 	struct listener *listeners;
 	atomic_uint listener_count;
@@ -174,6 +177,7 @@ struct file {
 	struct listener *listener; /* EVENTS */
 	pthread_mutex_t lock;      /* guards poll */
 	struct fuse_pollhandle *poll;
+	struct file *prev, *next;  /* of all that are open */
 };
 
 static inline struct file *file_of(struct fuse_file_info *fi)
@@ -183,6 +187,7 @@ static inline struct file *file_of(struct fuse_file_info *fi)
 
 struct file *file_new(struct fs *fs, int kind);
 void file_free(struct file *f);
+void files_forget(struct fs *fs); /* those that are open when the daemon ends; after store_close */
 void file_tell_pollers(struct file *f);
 
 /* reply.c: an answer that is given when the change is recorded */

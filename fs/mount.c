@@ -307,6 +307,7 @@ static void close_store(struct fs *fs)
 	if (fs->meta != NULL)
 		fs->meta->ops->close(fs->meta);
 	store_close(fs->store);
+	files_forget(fs);
 	watch_free(fs->watch);
 	blob_dir_close(fs->blobs);
 }

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 struct open_request {
 	struct waiter waiter;
@@ -441,13 +442,27 @@ struct file *file_new(struct fs *fs, int kind)
 	f->fs = fs;
 	f->kind = kind;
 	pthread_mutex_init(&f->lock, NULL);
+	pthread_mutex_lock(&fs->files_lock);
+	DL_PREPEND(fs->files, f);
+	pthread_mutex_unlock(&fs->files_lock);
 	return f;
+}
+
+void files_forget(struct fs *fs)
+{
+	while (fs->files != NULL) {
+		handle_forget(fs->files->h);
+		file_free(fs->files);
+	}
 }
 
 void file_free(struct file *f)
 {
 	if (f == NULL)
 		return;
+	pthread_mutex_lock(&f->fs->files_lock);
+	DL_DELETE(f->fs->files, f);
+	pthread_mutex_unlock(&f->fs->files_lock);
 	listener_free(f->listener);
 	if (f->poll != NULL)
 		fuse_pollhandle_destroy(f->poll);
