@@ -111,24 +111,10 @@ void intents_start(struct store *st)
 	st->intent_timer.fire = intents_expire;
 }
 
-static bool is_fresh(const struct intent *in)
-{
-	return timers_now() - in->at < AWAY_NS;
-}
-
-/* The kernel does not look a name up a third time. So whoever comes by another node than the one that he was sent to,
- * because that draft was published meanwhile, or something else was renamed to its key, gets what he finds. */
+/* The kernel does not look a name up a third time. */
 bool intent_was_sent(const struct intent *in, const struct version *d)
 {
-	if (in->version == d)
-		return !in->looked_up;
-	return is_fresh(in) && (in->away || in->write);
-}
-
-/* He was sent to look for the draft of another object, which does not have that name any more. */
-static bool looks_for_another(const struct intent *in, const struct meta_object *o)
-{
-	return in->write && in->version != NULL && in->object != o->id && !in->looked_up && is_fresh(in);
+	return (in->version == d && !in->looked_up) || (in->away && timers_now() - in->at < AWAY_NS);
 }
 
 /* A writer who was sent to look for whatever the name means now has found `o`: it shall get the draft at once. True when
@@ -146,19 +132,14 @@ bool intent_find_draft(struct op *op, const struct meta_object *o)
 	in = intent_find(st, op->who->tid);
 	obj = object_find(st, o->id);
 	d = obj != NULL ? obj->draft : NULL;
-	wants = in != NULL && ((in->wants_draft && in->version == NULL) || looks_for_another(in, o)) &&
-		o->state == OBJECT_READY && !o->live && (d == NULL || !d->sealed);
+	wants = in != NULL && in->wants_draft && in->version == NULL && o->state == OBJECT_READY && !o->live &&
+		(d == NULL || !d->sealed);
 	begins = wants && d == NULL;
 	pthread_mutex_unlock(&st->lock);
 	if (!wants || (begins && draft_begin(op, &s, &d) < 0))
 		return false;
 	pthread_mutex_lock(&st->lock);
 	in = intent_find(st, op->who->tid);
-	if (in != NULL && in->version != NULL && looks_for_another(in, o)) {
-		op->let_go = in->version;
-		in->version->writers--;
-		in->version = NULL;
-	}
 	if (in != NULL && in->version == NULL) {
 		in->object = o->id;
 		in->version = d;
