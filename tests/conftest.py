@@ -22,7 +22,7 @@ def pytest_addoption(parser):
     parser.addoption("--model-steps", type=int, default=20_000, help="steps of the comparison with the model (20000)")
     parser.addoption("--model-seed", type=int, default=1, help="make other steps, or replay a run (1)")
     parser.addoption("--race-processes", type=int, default=16, help="how many processes race for borrows (16)")
-    parser.addoption("--race-seconds", type=float, default=0, help="how long they do (not at all)")
+    parser.addoption("--race-seconds", type=float, default=3, help="how long they do (3)")
 
 
 def pytest_configure(config):

@@ -253,6 +253,25 @@ static void test_prepare_fails(void **state)
 	has("a", "new");
 }
 
+/* What a reader was given when he was sent to look a name up is for the open that follows, not for a later one. */
+static void test_looked_up_long_ago(void **state)
+{
+	struct handle *h = NULL;
+	uint64_t first;
+	struct entry e;
+
+	put("a", "one");
+	first = node_of("a");
+	replace("a", "two");
+	CHECK_R(open_node(2, first, O_RDONLY, NULL, &h), -ESTALE);
+	CHECK_R(lookup(2, META_ROOT, "a", &e), 0); /* and does not open it */
+	replace("a", "three");
+	CHECK_R(lookup(2, META_ROOT, "a", &e), 0);
+	CHECK_R(open_node(2, e.node, O_RDONLY, NULL, &h), 0);
+	CHECK(reads(h, "three"));
+	store_release(h);
+}
+
 /* Somebody who was sent to look the name up again, and comes back by the node that he had (/proc/PID/fd), gets a draft
  * there; what it was begun for goes away while its bytes are copied. */
 static void test_gone_while_prepared(void **state)
@@ -1080,6 +1099,7 @@ int main(int argc, char **argv)
 		TEST(test_create_fails),
 		TEST(test_prepare_fails),
 		TEST(test_gone_while_prepared),
+		TEST(test_looked_up_long_ago),
 		TEST(test_append),
 		TEST(test_append_killed),
 		TEST(test_killed_new),
