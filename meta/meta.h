@@ -269,4 +269,4 @@ struct meta {
 int meta_sqlite_open(const char *path, struct meta **ret, const char **why);
 
 /* The newest schema version that meta_sqlite_open knows. */
-#define META_SCHEMA_VERSION 3
+#define META_SCHEMA_VERSION 4

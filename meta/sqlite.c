@@ -109,6 +109,12 @@ static int prepare(struct sqlite_catalog *s)
 	return 0;
 }
 
+/* Nobody asks how much memory SQLite has in use; counting it costs a lock at every allocation. */
+static void configure_library(void)
+{
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 static int open_connection(const char *path, sqlite3 **db)
 {
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
@@ -179,6 +185,7 @@ static pthread_once_t sqlite_ops_once = PTHREAD_ONCE_INIT;
 
 static void make_ops(void)
 {
+	configure_library();
 	sqlite_ops = sqlite_record_ops;
 	sqlite_ops.close = close_catalog;
 	sqlite_ops.begin = sqlite_begin;

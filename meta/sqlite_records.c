@@ -249,7 +249,15 @@ static int object_touch(struct meta *m, uint64_t id, int64_t when, int nlink_del
 
 static int object_delete(struct meta *m, uint64_t id)
 {
-	return change_one(m, STMT_OBJECT_DELETE, id);
+	/* What has one row an object at most goes with it by ON DELETE CASCADE. */
+	static const enum statement deletions[] = {
+		STMT_ATTRIBUTES_DELETE, STMT_MEMBERSHIPS_DELETE, STMT_MEMBERS_DELETE, STMT_TAKEN_REMOVE, STMT_OBJECT_DELETE,
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof(deletions) / sizeof(deletions[0]); i++)
+		r = change_one(m, deletions[i], id);
+	return r;
 }
 
 struct object_walk {

@@ -34,6 +34,7 @@ STATEMENT(ATTRIBUTE_GET, "SELECT value FROM attribute WHERE object = ?1 AND name
 STATEMENT(ATTRIBUTE_SET, "INSERT INTO attribute (object, name, value) VALUES (?1, ?2, ?3)"
 			 " ON CONFLICT (object, name) DO UPDATE SET value = excluded.value")
 STATEMENT(ATTRIBUTE_REMOVE, "DELETE FROM attribute WHERE object = ?1 AND name = ?2")
+STATEMENT(ATTRIBUTES_DELETE, "DELETE FROM attribute WHERE object = ?1")
 STATEMENT(ATTRIBUTE_LIST, "SELECT name, length(value) FROM attribute WHERE object = ?1")
 
 STATEMENT(DRAFT_PUT, "INSERT INTO draft (object, vid, sealed, fsynced, size, mtime) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
@@ -53,6 +54,8 @@ STATEMENT(ABORTED_LIST, "SELECT object, draft, at, size FROM aborted WHERE objec
 STATEMENT(MEMBER_GET, "SELECT cookie, object FROM member WHERE lifetime = ?1 AND cookie BETWEEN ?2 AND ?3 AND name = ?4")
 STATEMENT(MEMBER_INSERT, "INSERT INTO member (lifetime, cookie, name, object) VALUES (?1, ?2, ?3, ?4)")
 STATEMENT(MEMBER_DELETE, "DELETE FROM member WHERE lifetime = ?1 AND cookie = ?2")
+STATEMENT(MEMBERSHIPS_DELETE, "DELETE FROM member WHERE object = ?1")
+STATEMENT(MEMBERS_DELETE, "DELETE FROM member WHERE lifetime = ?1")
 STATEMENT(MEMBER_LIST, "SELECT cookie, name, object FROM member WHERE lifetime = ?1 AND cookie > ?2 ORDER BY cookie")
 STATEMENT(MEMBER_NAMES, "SELECT lifetime, cookie, name FROM member WHERE object = ?1")
 

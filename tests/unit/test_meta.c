@@ -1443,6 +1443,11 @@ static void test_newer(void **state)
 	refused("catalog.db", -EPROTO);
 }
 
+static int stop_at_name(void *arg, const struct meta_dentry *d)
+{
+	return 1;
+}
+
 /* A catalog of the first version is brought up to date, with all that is in it. */
 static void test_older(void **state)
 {
@@ -1464,6 +1469,32 @@ static void test_older(void **state)
 	assert_int_equal(OP(lease_put)(m, &(struct meta_lease){ id, 1, 1, 1 }), 0);
 	assert_true(o.borrows == 0 && !o.evict);
 	assert_int_equal(OP(borrow_add)(m, &(struct meta_borrow){ id, id, true }), 0);
+	end_recorded();
+}
+
+/* Tables of the third version are made anew, with what is in them, and what an object has still goes with it. */
+static void test_older_tables(void **state)
+{
+	struct meta_dentry d = { .parent = META_ROOT, .name = "taken", .name_len = 5 };
+	uint64_t id;
+
+	begin();
+	id = d.object = add_object();
+	assert_int_equal(OP(attribute_set)(m, id, "user.a", "value", 5), 0);
+	assert_int_equal(OP(member_insert)(m, META_LIFETIMES, "member", id), 0);
+	assert_int_equal(OP(taken_add)(m, &d), 0);
+	end_recorded();
+	close_catalog();
+	run_sql(scratch_path(dir, "catalog.db"), "PRAGMA user_version = 3");
+	reopen();
+	begin();
+	assert_int_equal(OP(attribute_get)(m, id, "user.a", NULL, 0), 5);
+	assert_int_equal(OP(member_get)(m, META_LIFETIMES, "member", &d), 0);
+	assert_int_equal(OP(taken_names)(m, id, stop_at_name, NULL), 1);
+	assert_int_equal(OP(object_delete)(m, id), 0);
+	assert_int_equal(OP(attribute_get)(m, id, "user.a", NULL, 0), -ENOENT);
+	assert_int_equal(OP(member_get)(m, META_LIFETIMES, "member", &d), -ENOENT);
+	assert_int_equal(OP(taken_names)(m, id, stop_at_name, NULL), 0);
 	end_recorded();
 }
 
@@ -1583,7 +1614,7 @@ int main(int argc, char **argv)
 		TEST(test_alone),
 		TEST(test_clock),
 		TEST(test_newer),
-		TEST(test_older),
+		TEST(test_older), TEST(test_older_tables),
 		TEST(test_foreign),
 		TEST(test_garbage_bytes),
 		TEST(test_damaged),
