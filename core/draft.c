@@ -50,19 +50,13 @@ int draft_begin(struct op *op, struct subject *s, struct version **ret)
 	return *ret != NULL ? 0 : -ENOMEM;
 }
 
-static int invalidate_name(void *arg, const struct meta_dentry *d)
-{
-	op_invalidate(arg, d->parent, d->name);
-	return 0;
-}
-
 /* Everybody who has the name cached has the old version's node. The writer's own look-up has put that right for the
  * name that it used, which is none of the object's when it was borrowed. */
-static int invalidate_names(struct op *op, const struct meta_object *o)
+static int invalidate_others(struct op *op, const struct meta_object *o)
 {
 	if (o->nlink < 2 && o->borrows == 0)
 		return 0;
-	return op->st->meta->ops->dentry_names(op->st->meta, o->id, invalidate_name, op);
+	return names_invalidate(op, o->id);
 }
 
 static int forget_results(struct meta *m, const struct meta_object *o)
@@ -116,7 +110,7 @@ int draft_publish(struct op *op, struct meta_object *o, const struct publication
 		r = path_of(op->st, o->id, key);
 	if (r == 0)
 		r = event_record(op, "put", key, o, p->producer, NULL);
-	return r == 0 ? invalidate_names(op, o) : r;
+	return r == 0 ? invalidate_others(op, o) : r;
 }
 
 /* The catalog could not record how a draft was settled (a full disk, most likely): try until it can. What was sealed is

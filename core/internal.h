@@ -151,6 +151,7 @@ struct store {
 	struct timer deadline_timer;        /* for the soonest deadline of all */
 	struct timer aborted_timer;
 	struct timer lease_timer;           /* for the one that expires first */
+	int64_t lease_due;                  /* when that is; boot time. Guarded by the catalog */
 	struct timer ending_timer;          /* while lifetimes are ending */
 	struct ending *endings;             /* these; guarded by lock */
 	atomic_bool closing;
@@ -281,6 +282,10 @@ int expire(struct op *op, uint64_t object, const char *why, int waiters_get); /*
 int lifetime_join(struct op *op, const struct meta_object *o, const char *name); /* o->lifetime, as `name` if it is free */
 int lifetime_of_dir_set(struct op *op, struct subject *s, const char *name); /* NULL: none */
 int lifetimes_of(struct store *st, uint64_t object, char *text, size_t size); /* their names; -ENODATA: in none */
+int lifetimes_end(struct store *st, uint64_t object, int64_t *at, uint64_t *lifetime); /* when the first one that it is in does */
+int lifetime_entry_until(struct store *st, const struct meta_object *o, int64_t *until); /* of a new file; 0: no end */
+bool lifetime_is_ending(struct store *st, uint64_t lifetime);
+int lifetime_evict_member(struct op *op, uint64_t object, uint64_t lifetime); /* out of its turn; 0 also when it is gone */
 int ending_path(struct store *st, uint64_t object, char path[static PATH_MAX]); /* where it was; -ENOENT: it is not ending */
 int lifetimes_start(struct store *st);  /* goes on with those that were ending; without locks */
 void lifetimes_forget(struct store *st); /* at the end */
@@ -316,6 +321,9 @@ int once_name(struct store *st, uint64_t object, struct meta_dentry *d); /* a na
 int lease_set(struct op *op, const struct subject *s, const char *text);
 int lease_text(struct store *st, uint64_t object, char text[static 40]); /* its length; -ENODATA: none */
 void leases_rearm(struct store *st);
+int lease_end(struct store *st, uint64_t object, int64_t *at); /* boot time; INT64_MAX: it has no lease */
+/* 1: o's time is over, and now it is evicted; otherwise *until is when its time is over, 0: not by itself. */
+int lease_enforce(struct op *op, struct meta_object *o, int64_t *until);
 int leases_start(struct store *st); /* without locks */
 
 void checker_start(struct meta *m); /* checker.c; before the first operation */
@@ -372,6 +380,7 @@ uint64_t intent_node(struct store *st, const struct caller *who, const struct me
 
 /* namespace.c */
 int object_delete(struct op *op, struct meta_object *o, int waiters_get); /* which has no name any more */
+int names_invalidate(struct op *op, uint64_t object); /* the kernel asks anew what they mean */
 int names_remove(struct op *op, const struct meta_object *o, bool taken); /* all; taken: remembered */
 void object_gone(struct op *op, const struct meta_object *o, int waiters_get); /* what is in use lives on without a name */
 int object_evict(struct op *op, struct meta_object *o, int waiters_get); /* its last name is gone */

@@ -5,7 +5,9 @@
  *                               says is left
  *  time     a time              the wall clock
  *
- * One timer, for the soonest of all; the catalog has them in order. */
+ * One timer, for the soonest of all; the catalog has them in order. When many expire together it takes some time until
+ * all of them are evicted, in slices; whoever looks one up meanwhile does not find it (lease_enforce), so no name is found
+ * after its lease is over. The kernel keeps such a name no longer than that (entry.until). */
 #include "core/internal.h"
 #include "core/parse.h"
 
@@ -16,6 +18,7 @@
 #define LATEST (INT64_MAX - 86400 * NS_PER_SEC) /* later times cannot be told */
 #define RETRY_NS 200000000LL
 #define AT_ONCE 64 /* leases that end in one operation */
+#define NEVER INT64_MAX
 
 static int take_lease(void *arg, const struct meta_lease *l)
 {
@@ -49,15 +52,28 @@ static int soonest(struct store *st, struct meta_lease *l, int64_t *at)
 void leases_rearm(struct store *st)
 {
 	struct meta_lease l;
-	int64_t at;
+	int64_t at = NEVER;
 
-	if (soonest(st, &l, &at) > 0)
+	if (soonest(st, &l, &at) > 0) {
+		st->lease_due = at;
 		timer_arm(st->timers, &st->lease_timer, at);
-	else
+	} else {
+		st->lease_due = NEVER;
 		timer_disarm(st->timers, &st->lease_timer);
+	}
 }
 
 /* Setting */
+
+/* The kernel may keep the names for longer than what they mean will be there from now on. Not those of a directory:
+ * whoever works in there could not find out where he is any more. */
+static int names_expire(struct op *op, uint64_t object)
+{
+	struct meta_object o;
+	int r = op->st->meta->ops->object_get(op->st->meta, object, &o);
+
+	return r == 0 && !is_dir(&o) ? names_invalidate(op, object) : r;
+}
 
 /* `10s`, `+5s`, an RFC 3339 time. */
 static int parse_lease(struct store *st, const char *text, struct meta_lease *l)
@@ -88,7 +104,7 @@ static int put(struct op *op, struct meta_lease *l)
 	r = op->st->meta->ops->lease_put(op->st->meta, l);
 	if (r == 0)
 		leases_rearm(op->st);
-	return r;
+	return r == 0 ? names_expire(op, l->object) : r;
 }
 
 int lease_set(struct op *op, const struct subject *s, const char *text)
@@ -146,26 +162,122 @@ int store_lease_until(struct store *st, const struct caller *who, uint64_t node,
 
 /* Expiring */
 
+int lease_end(struct store *st, uint64_t object, int64_t *at)
+{
+	struct meta_lease l;
+	int r = st->meta->ops->lease_get(st->meta, object, &l);
+
+	*at = r == 0 ? expiry(st, &l) : NEVER;
+	return r == -ENOENT ? 0 : r;
+}
+
+/* When o goes away by itself as far as leases say: its own, and those of the lifetimes that it is in. *by: whose it is. */
+static int end_of(struct store *st, const struct meta_object *o, int64_t *at, uint64_t *by)
+{
+	uint64_t lifetime;
+	int64_t with;
+	int r = lease_end(st, o->id, at);
+
+	*by = o->id;
+	if (r == 0 && !is_dir(o))
+		r = lifetimes_end(st, o->id, &with, &lifetime);
+	else
+		with = NEVER;
+	if (r == 0 && with < *at) {
+		*at = with;
+		*by = lifetime;
+	}
+	return r;
+}
+
+static bool nothing_ends(struct store *st)
+{
+	bool ending;
+
+	pthread_mutex_lock(&st->lock);
+	ending = st->endings != NULL;
+	pthread_mutex_unlock(&st->lock);
+	return !ending && st->lease_due == NEVER;
+}
+
+static int evict_late(struct op *op, struct meta_object *o, uint64_t by)
+{
+	const struct caller *who = op->who;
+	int r;
+
+	op->who = NULL; /* it is not the doing of whoever looks */
+	r = by == o->id || !lifetime_is_ending(op->st, by) ? expire(op, by, "lease", -ECANCELED) : 0;
+	if (r == 0 && by != o->id)
+		r = lifetime_evict_member(op, o->id, by);
+	op->who = who;
+	return r;
+}
+
+int lease_enforce(struct op *op, struct meta_object *o, int64_t *until)
+{
+	uint64_t by;
+	int r;
+
+	*until = 0;
+	if (nothing_ends(op->st))
+		return 0;
+	r = end_of(op->st, o, until, &by);
+	if (r < 0 || *until > timers_now()) {
+		*until = *until == NEVER ? 0 : *until;
+		return r;
+	}
+	r = evict_late(op, o, by);
+	return r < 0 ? r : 1;
+}
+
+/* Those that are due, in order. */
+struct due {
+	struct store *st;
+	int64_t now;
+	uint64_t objects[AT_ONCE];
+	unsigned n;
+};
+
+static int gather_due(void *arg, const struct meta_lease *l)
+{
+	struct due *d = arg;
+
+	if (expiry(d->st, l) > d->now)
+		return 1;
+	d->objects[d->n++] = l->object;
+	return d->n == AT_ONCE;
+}
+
+static int find_due(struct store *st, struct due *d)
+{
+	int r;
+
+	*d = (struct due){ .st = st, .now = timers_now() };
+	r = st->meta->ops->lease_soonest(st->meta, false, gather_due, d);
+	if (r >= 0 && d->n < AT_ONCE)
+		r = st->meta->ops->lease_soonest(st->meta, true, gather_due, d);
+	return r < 0 ? r : 0;
+}
+
 /* True when there may be more that are due. */
 static bool expire_some(struct store *st)
 {
-	struct meta_lease l;
-	unsigned n = 0;
-	int64_t at;
+	struct due d;
 	struct op op;
-	int r = 0, due = 1;
+	int r;
 
 	op_begin(&op, st, NULL);
-	while (r >= 0 && n < AT_ONCE && (due = soonest(st, &l, &at)) > 0 && at <= timers_now()) {
-		r = expire(&op, l.object, "lease", -ECANCELED);
-		n += r >= 0;
+	r = find_due(st, &d);
+	for (unsigned i = 0; r == 0 && i < d.n; i++) {
+		r = expire(&op, d.objects[i], "lease", -ECANCELED);
+		r = r == -ENOENT ? 0 : r; /* it went with another one */
 	}
 	if (r < 0)
 		timer_arm(st->timers, &st->lease_timer, timers_now() + RETRY_NS); /* a full disk, most likely */
-	else if (n < AT_ONCE)
+	else if (d.n < AT_ONCE)
 		leases_rearm(st);
-	op_end(&op, r < 0 ? r : due < 0 ? due : 0, n > 0 ? META_LATER : META_READ, NULL);
-	return r >= 0 && n == AT_ONCE;
+	op_end(&op, r, d.n > 0 ? META_LATER : META_READ, NULL);
+	return r == 0 && d.n == AT_ONCE;
 }
 
 static void leases_due(struct timer *t)

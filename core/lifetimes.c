@@ -68,6 +68,15 @@ static bool may_end(const struct caller *who, const struct meta_object *o)
 	return who->uid == 0 || who->uid == o->uid || (o->mode & (caller_in_group(who, o->gid) ? S_IWGRP : S_IWOTH)) != 0;
 }
 
+/* The kernel may know names of the object for longer than the lifetime has. */
+static int end_reaches_names(struct op *op, uint64_t lifetime, uint64_t object)
+{
+	int64_t at;
+	int r = lease_end(op->st, lifetime, &at);
+
+	return r == 0 && at != INT64_MAX ? names_invalidate(op, object) : r;
+}
+
 static int add_member(struct op *op, const struct subject *s, uint64_t lifetime, const char *name)
 {
 	const struct meta_object *o = subject_self(s);
@@ -86,6 +95,8 @@ static int add_member(struct op *op, const struct subject *s, uint64_t lifetime,
 	if (r != -ENOENT)
 		return r == 0 ? -EEXIST : r;
 	r = m->ops->member_insert(m, lifetime, name, o->id);
+	if (r == 0)
+		r = end_reaches_names(op, lifetime, o->id);
 	if (r == 0)
 		r = path_of(op->st, o->id, key);
 	return r == 0 ? event_record(op, "join", key, o, NULL, scope.name) : r;
@@ -175,6 +186,64 @@ int store_lifetime_lookup(struct store *st, const struct caller *who, uint64_t l
 		fill_entry(st, who, &o, e);
 	e->stable = false;
 	op_end(&op, 0, META_READ, NULL);
+	return r;
+}
+
+/* What is known of a member's end */
+
+struct lifetime_ids {
+	uint64_t ids[64];
+	unsigned n;
+};
+
+static int gather_lifetime(void *arg, const struct meta_dentry *d)
+{
+	struct lifetime_ids *l = arg;
+
+	for (unsigned i = 0; i < l->n; i++)
+		if (l->ids[i] == d->parent)
+			return 0;
+	l->ids[l->n++] = d->parent;
+	return l->n == 64;
+}
+
+/* 0: it is ending. */
+static int lifetime_end_at(struct store *st, uint64_t lifetime, int64_t *at)
+{
+	struct meta_dentry d;
+	int r = lifetime_name(st, lifetime, &d);
+
+	*at = 0;
+	return r == -ENOENT ? 0 : r < 0 ? r : lease_end(st, lifetime, at);
+}
+
+int lifetimes_end(struct store *st, uint64_t object, int64_t *at, uint64_t *lifetime)
+{
+	struct lifetime_ids l = { .n = 0 };
+	int64_t end;
+	int r = st->meta->ops->member_names(st->meta, object, gather_lifetime, &l);
+
+	*at = INT64_MAX;
+	for (unsigned i = 0; r >= 0 && i < l.n; i++) {
+		r = lifetime_end_at(st, l.ids[i], &end);
+		if (r == 0 && end < *at) {
+			*at = end;
+			*lifetime = l.ids[i];
+		}
+	}
+	return r < 0 ? r : 0;
+}
+
+int lifetime_entry_until(struct store *st, const struct meta_object *o, int64_t *until)
+{
+	int r;
+
+	*until = 0;
+	if (o->lifetime == 0 || is_dir(o))
+		return 0;
+	r = lifetime_end_at(st, o->lifetime, until);
+	if (*until == INT64_MAX)
+		*until = 0;
 	return r;
 }
 
@@ -368,19 +437,51 @@ static int evict_some(struct op *op, const struct ending *e, struct ending **bel
 	return r;
 }
 
+static struct ending *find_ending(struct store *st, uint64_t object) /* locked */
+{
+	struct ending *e;
+
+	DL_FOREACH(st->endings, e)
+		if (e->object == object)
+			return e;
+	return NULL;
+}
+
+bool lifetime_is_ending(struct store *st, uint64_t lifetime)
+{
+	bool is;
+
+	pthread_mutex_lock(&st->lock);
+	is = find_ending(st, lifetime) != NULL;
+	pthread_mutex_unlock(&st->lock);
+	return is;
+}
+
+int lifetime_evict_member(struct op *op, uint64_t object, uint64_t lifetime)
+{
+	char why[META_NAME_MAX + 32] = "lifetime";
+	struct meta_object o;
+	struct ending *e;
+	int r = op->st->meta->ops->object_get(op->st->meta, object, &o);
+
+	pthread_mutex_lock(&op->st->lock);
+	e = find_ending(op->st, lifetime);
+	if (e != NULL)
+		snprintf(why, sizeof(why), "%s", e->why);
+	pthread_mutex_unlock(&op->st->lock);
+	return r == 0 ? evict(op, &o, "evict", why) : r == -ENOENT ? 0 : r;
+}
+
 int ending_path(struct store *st, uint64_t object, char path[static PATH_MAX])
 {
 	struct ending *e;
-	int r = -ENOENT;
 
 	pthread_mutex_lock(&st->lock);
-	DL_FOREACH(st->endings, e)
-		if (e->object == object && r < 0) {
-			snprintf(path, PATH_MAX, "%s", e->path);
-			r = 0;
-		}
+	e = find_ending(st, object);
+	if (e != NULL)
+		snprintf(path, PATH_MAX, "%s", e->path);
 	pthread_mutex_unlock(&st->lock);
-	return r;
+	return e != NULL ? 0 : -ENOENT;
 }
 
 /* From alive to ending. */
@@ -598,22 +699,6 @@ void lifetimes_forget(struct store *st)
 }
 
 /* Looking */
-
-struct lifetime_ids {
-	uint64_t ids[64];
-	unsigned n;
-};
-
-static int gather_lifetime(void *arg, const struct meta_dentry *d)
-{
-	struct lifetime_ids *l = arg;
-
-	for (unsigned i = 0; i < l->n; i++)
-		if (l->ids[i] == d->parent)
-			return 0;
-	l->ids[l->n++] = d->parent;
-	return l->n == 64;
-}
 
 int lifetimes_of(struct store *st, uint64_t object, char *text, size_t size)
 {

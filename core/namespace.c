@@ -78,18 +78,24 @@ int store_lookup(struct store *st, const struct caller *who, uint64_t parent, co
 	struct meta_dentry d;
 	struct meta_object o;
 	bool changed = false;
+	int64_t until = 0;
 	struct op op;
-	int r;
+	int r, over = 0;
 
 	op_begin(&op, st, who);
 	r = get_name(st, parent, name, &d, &o);
+	if (r == 0)
+		over = lease_enforce(&op, &o, &until);
+	if (over != 0)
+		r = -ENOENT; /* also when that could not be recorded */
 	if (r == 0 && is_borrow(&o))
 		r = borrow_lookup(&op, &o, e, &changed);
 	else if (r == 0) {
 		changed = is_file(&o) && o.borrows == 0 && intent_find_draft(&op, &o);
 		fill_entry(st, who, &o, e);
 	}
-	op_end(&op, 0, changed ? META_LATER : META_READ, NULL);
+	e->until = until;
+	op_end(&op, over < 0 ? over : 0, changed || over > 0 ? META_LATER : META_READ, NULL);
 	return r;
 }
 
@@ -179,8 +185,10 @@ int store_make(struct store *st, const struct caller *who, uint64_t parent, cons
 		r = insert_object(&op, parent, name, &o);
 	if (r == 0 && n->target != NULL)
 		r = st->meta->ops->attribute_set(st->meta, o.id, "pfs.target", n->target, strlen(n->target));
-	if (r == 0)
+	if (r == 0) {
 		fill_entry(st, who, &o, e);
+		r = lifetime_entry_until(st, &o, &e->until);
+	}
 	return op_end(&op, r, META_RECORDED, c);
 }
 
@@ -259,6 +267,7 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 	struct handle *h = calloc(1, sizeof(*h));
 	struct meta_object o;
 	struct version *v = NULL;
+	int64_t until = 0;
 	struct op op;
 	int r = h == NULL ? -ENOMEM : 0;
 
@@ -266,6 +275,8 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 		return r;
 	op_begin(&op, st, who);
 	r = record_create(&op, parent, name, S_IFREG | (mode & 07777), &o, &v);
+	if (r == 0)
+		lifetime_entry_until(st, &o, &until);
 	op_end(&op, r, META_LATER, NULL);
 	if (r == 0)
 		r = create_data(st, who, v, o.live);
@@ -273,7 +284,7 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 		free(h);
 		return r;
 	}
-	*e = (struct entry){ .node = o.vid, .o = o };
+	*e = (struct entry){ .node = o.vid, .o = o, .until = until };
 	*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o.vid, .flags = flags,
 			      .writer = true, .tid = who->tid, .uid = who->uid };
 	pthread_mutex_lock(&st->lock);
@@ -368,6 +379,17 @@ void object_gone(struct op *op, const struct meta_object *o, int waiters_get)
 	}
 	pthread_mutex_unlock(&st->lock);
 	waiters_wake_id(op, o->id, waiters_get);
+}
+
+static int invalidate_name(void *arg, const struct meta_dentry *d)
+{
+	op_invalidate(arg, d->parent, d->name);
+	return 0;
+}
+
+int names_invalidate(struct op *op, uint64_t object)
+{
+	return op->st->meta->ops->dentry_names(op->st->meta, object, invalidate_name, op);
 }
 
 int names_remove(struct op *op, const struct meta_object *o, bool taken)

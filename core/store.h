@@ -105,7 +105,8 @@ struct entry {
 	uint64_t node;
 	struct meta_object o; /* size and times as they are for this node */
 	enum via via;         /* VIA_REF, VIA_MUT: it is a borrow, with the rights of that; node belongs to that way */
-	bool stable;          /* the name means this node until somebody changes it through the front end */
+	bool stable;          /* the name means this node until somebody changes it through the front end, or: */
+	int64_t until;        /* when it goes away by itself, boot time; 0: it does not, or a hook will tell */
 };
 
 /* What to make with store_make. */

@@ -1,4 +1,5 @@
 /* Answers: how entries and attributes look to FUSE, and answers that wait for the catalog. */
+#include "core/timer.h"
 #include "fs/fs.h"
 
 #include <errno.h>
@@ -54,6 +55,19 @@ double reply_attr(enum view of, const struct entry *e, struct stat *st)
 	return e->stable ? STABLE_SECONDS : UNSTABLE_SECONDS;
 }
 
+/* A name is not to be found after its lease is over. The kernel counts in ticks, and rounds up. */
+#define TICKS_SECONDS 0.025
+
+static double entry_seconds(const struct entry *e)
+{
+	double left;
+
+	if (e->until == 0)
+		return STABLE_SECONDS;
+	left = (double)(e->until - timers_now()) / 1e9 - TICKS_SECONDS;
+	return left < 0 ? 0 : left < STABLE_SECONDS ? left : STABLE_SECONDS;
+}
+
 void reply_entry_param(enum view of, const struct entry *e, struct fuse_entry_param *p)
 {
 	enum view view = shown_in(of, e);
@@ -61,7 +75,7 @@ void reply_entry_param(enum view of, const struct entry *e, struct fuse_entry_pa
 	*p = (struct fuse_entry_param){ .ino = node_in(view, e->node), .generation = 1 };
 	p->attr_timeout = reply_attr(view, e, &p->attr);
 	if (view == VIEW_KEYS && (e->stable || S_ISDIR(e->o.mode)))
-		p->entry_timeout = STABLE_SECONDS;
+		p->entry_timeout = entry_seconds(e);
 }
 
 static void answer(struct reply *r)

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import os
+import random
 import re
 import sqlite3
 import stat
@@ -867,6 +868,35 @@ def test_4_leases_are_punctual(own):
     came = {event["key"]: seconds(event["time"]) for event in own.history() if event["event"] == "expire"}
     late = [came[key] - due[key] for key in keys]
     assert min(late) > -0.001 and statistics.median(late) < 0.05, (min(late), statistics.median(late), max(late))
+
+
+@pytest.mark.parametrize("leased", ["objects", "lifetimes"])
+def test_4_no_key_is_found_after_its_lease(mnt, leased):
+    """However many expire together, and though the kernel knows the names: evicting them may take a while."""
+    keys = [f"key{n}" for n in range(400)]
+    put_all(mnt, *keys)
+    due = time.time() + 6
+    when = datetime.fromtimestamp(due, timezone.utc).isoformat()
+    for key in keys:
+        os.stat(mnt / key)
+        if leased == "objects":
+            set_attr(mnt / key, "lease", when)
+        else:
+            os.mkdir(scope(mnt, key))
+            set_attr(scope(mnt, key), "lease", when)
+            os.link(mnt / key, scope(mnt, key) + "/member")
+    assert time.time() < due, "this machine is too slow to tell"
+    choice, seen, found = random.Random(1), 0, []
+    while time.time() < due + 0.5:
+        key = choice.choice(keys)
+        began = time.time()
+        if os.path.lexists(mnt / key):
+            seen += 1
+            found += [(key, began - due)] if began > due + 0.0001 else []
+    assert seen > 100 and not found, found[:10]
+    mnt.put(keys[0], b"new")
+    vanish(mnt, *keys[1:])
+    assert os.listdir(mnt.root) == [keys[0]]
 
 
 # ---- restart ---------------------------------------------------------------------------------------------------------

@@ -70,18 +70,66 @@ static void test_lifetime_of_many(void **state)
 	check_idle(0);
 }
 
-static void crash_ending(void)
+/* The lifetime of many has ended, and nothing more happens by itself. */
+static void end_and_stop(struct sync_commit *nobody)
 {
 	const struct caller ender = who(3);
-	struct sync_commit nobody;
 
 	many_members();
 	st->ending_timer.fire = NULL;
-	timers_stop(st->timers); /* so that nothing goes on */
-	sync_init(&nobody);
-	CHECK_R(store_lifetime_end(st, &ender, META_LIFETIMES, "L", &nobody.c), 0);
+	timers_stop(st->timers);
+	sync_init(nobody);
+	CHECK_R(store_lifetime_end(st, &ender, META_LIFETIMES, "L", &nobody->c), 0);
 	record_all();
-	CHECK(is_there("m0") || is_there("m149"));
+	CHECK(st->endings != NULL);
+}
+
+static void crash_ending(void)
+{
+	struct sync_commit nobody;
+
+	end_and_stop(&nobody);
+}
+
+static void seen_while_ending(void)
+{
+	struct sync_commit nobody;
+
+	end_and_stop(&nobody);
+	CHECK(!is_there("m149")); /* though its turn has not come */
+	put("m149", "new");
+	CHECK(is_there("m149"));
+	CHECK(!is_there("m148") && !is_there("m0"));
+}
+
+static void test_seen_while_ending(void **state)
+{
+	crash(seen_while_ending);
+	CHECK(is_there("m149")); /* the new one */
+	CHECK(!is_there("m148") && !is_there("m75"));
+}
+
+/* Many leases expire together: no key is found afterwards, though evicting them takes a while. */
+static void test_leases_together(void **state)
+{
+	char name[16];
+	int64_t over;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "m%u", i);
+		put(name, name);
+		CHECK_R(set_attribute(name, "user.promisefs.lease", "300ms"), 0);
+	}
+	over = timers_now() + 300000000;
+	st->meta->ops->begin(st->meta); /* nobody gets to evict anything for now */
+	while (timers_now() < over)
+		usleep(1000);
+	st->meta->ops->end(st->meta, META_READ, NULL);
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "m%u", i);
+		CHECK(!is_there(name));
+	}
+	check_idle(0);
 }
 
 static void test_crash_ending(void **state)
@@ -341,7 +389,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		TEST(test_lifetime),
 		TEST(test_lifetime_of_many),
-		TEST(test_crash_ending),
+		TEST(test_crash_ending), TEST(test_seen_while_ending), TEST(test_leases_together),
 		TEST(test_lease),
 		TEST(test_lease_extended),
 		TEST(test_lease_time),
