@@ -159,8 +159,9 @@ uint64_t intent_node(struct store *st, const struct caller *who, const struct me
 
 	if (in == NULL || (in->object != 0 && in->object != o->id) || (in->version == NULL && o->state != OBJECT_READY))
 		return 0;
-	/* Looked up anew, perhaps much later: the version that was kept for the last time is not what the name gives now. */
-	if (in->version != NULL && !in->write && in->version->vid != o->vid)
+	/* Looked up anew, perhaps much later: the version that was kept for the last time is not what the name gives now.
+	 * A draft is kept for one of its writers, who reads what he writes. */
+	if (in->version != NULL && !in->write && in->version->vid != o->vid && in->version->role != ROLE_DRAFT)
 		return 0;
 	in->object = o->id;
 	if (in->version == NULL) { /* a reader, who gets the version that is current now even if it is replaced meanwhile */

@@ -272,6 +272,28 @@ static void test_looked_up_long_ago(void **state)
 	store_release(h);
 }
 
+/* A writer who reads what he writes is sent to the draft's node, so that he sees the pages that he has mapped there. */
+static void test_looks_up_own_draft(void **state)
+{
+	struct handle *w, *h = NULL;
+	uint64_t current;
+	struct entry e;
+
+	put("a", "one");
+	current = node_of("a");
+	w = open_write(1, "a", O_TRUNC);
+	put_bytes(w, "two");
+	CHECK_R(open_node(1, current, O_RDONLY, NULL, &h), -ESTALE);
+	CHECK_R(lookup(1, META_ROOT, "a", &e), 0);
+	CHECK(e.node != current);
+	CHECK_R(open_node(1, e.node, O_RDONLY, NULL, &h), 0);
+	CHECK(reads(h, "two"));
+	store_release(h);
+	close_handle(1, w);
+	has("a", "two");
+	check_idle(1);
+}
+
 /* Somebody who was sent to look the name up again, and comes back by the node that he had (/proc/PID/fd), gets a draft
  * there; what it was begun for goes away while its bytes are copied. */
 static void test_gone_while_prepared(void **state)
@@ -1100,6 +1122,7 @@ int main(int argc, char **argv)
 		TEST(test_prepare_fails),
 		TEST(test_gone_while_prepared),
 		TEST(test_looked_up_long_ago),
+		TEST(test_looks_up_own_draft),
 		TEST(test_append),
 		TEST(test_append_killed),
 		TEST(test_killed_new),
