@@ -152,18 +152,28 @@ bool intent_find_draft(struct op *op, const struct meta_object *o)
 	return begins;
 }
 
-/* What a look-up by this thread shall give for the object, 0: nothing special. store->lock held. */
-uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o)
+/* Looked up anew, perhaps much later: the version that was kept for the last time is not what the name gives now. A draft
+ * is kept for one of its writers, who reads what he writes. */
+static bool is_overtaken(const struct intent *in, const struct meta_object *o)
+{
+	const struct version *v = in->version;
+
+	return v != NULL && !in->write && v->vid != o->vid && v->role != ROLE_DRAFT;
+}
+
+/* What a look-up by this thread shall give for the object, 0: nothing special. store->lock held. *overtaken is what the
+ * caller lets go afterwards, without it. */
+uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o, struct version_end *overtaken)
 {
 	struct intent *in = intent_find(st, who->tid);
 
 	if (in == NULL || (in->object != 0 && in->object != o->id) || (in->version == NULL && o->state != OBJECT_READY))
 		return 0;
-	/* Looked up anew, perhaps much later: the version that was kept for the last time is not what the name gives now.
-	 * A draft is kept for one of its writers, who reads what he writes. */
-	if (in->version != NULL && !in->write && in->version->vid != o->vid && in->version->role != ROLE_DRAFT)
-		return 0;
 	in->object = o->id;
+	if (is_overtaken(in, o)) {
+		*overtaken = version_put(st, in->version);
+		in->version = NULL;
+	}
 	if (in->version == NULL) { /* a reader, who gets the version that is current now even if it is replaced meanwhile */
 		in->version = version_current(st, o);
 		if (in->version != NULL)

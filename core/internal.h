@@ -376,7 +376,8 @@ void version_let_go(struct store *st, struct version *v, const struct caller *wh
 void intents_start(struct store *st);
 bool intent_find_draft(struct op *op, const struct meta_object *o); /* catalog held */
 void intent_away(struct store *st, int32_t tid, bool write); /* it is being told to look a name up again; without locks */
-uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o); /* locked */
+uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o,
+		     struct version_end *overtaken); /* locked */
 
 /* namespace.c */
 int object_delete(struct op *op, struct meta_object *o, int waiters_get); /* which has no name any more */

@@ -53,6 +53,7 @@ static void live_size(struct store *st, struct meta_object *o, uint64_t vid)
 /* The catalog is held. */
 void fill_entry(struct store *st, const struct caller *who, const struct meta_object *o, struct entry *e)
 {
+	struct version_end overtaken = { .fd = -1 };
 	struct object *obj;
 	struct version *d;
 	uint64_t other = 0;
@@ -64,11 +65,12 @@ void fill_entry(struct store *st, const struct caller *who, const struct meta_ob
 	obj = object_find(st, o->id);
 	d = obj != NULL ? obj->draft : NULL;
 	if (st->intents != NULL && who != NULL)
-		other = intent_node(st, who, o);
+		other = intent_node(st, who, o, &overtaken);
 	e->stable = o->state == OBJECT_READY && d == NULL && o->nlink == 1;
 	if (other != 0)
 		e->node = other;
 	pthread_mutex_unlock(&st->lock);
+	version_end_in_op(st, overtaken);
 	if (o->live || o->state == OBJECT_WRITING || (d != NULL && d->vid == e->node))
 		live_size(st, &e->o, e->node);
 }

@@ -272,6 +272,27 @@ static void test_looked_up_long_ago(void **state)
 	store_release(h);
 }
 
+/* The kernel looks up twice before it opens, and does not come a third time: what it found last is kept for it. */
+static void test_looked_up_twice(void **state)
+{
+	struct handle *h = NULL;
+	uint64_t first;
+	struct entry e;
+
+	put("a", "one");
+	first = node_of("a");
+	replace("a", "two");
+	CHECK_R(open_node(2, first, O_RDONLY, NULL, &h), -ESTALE);
+	CHECK_R(lookup(2, META_ROOT, "a", &e), 0);
+	replace("a", "three");
+	CHECK_R(lookup(2, META_ROOT, "a", &e), 0);
+	replace("a", "four");
+	CHECK_R(open_node(2, e.node, O_RDONLY, NULL, &h), 0);
+	CHECK(reads(h, "three"));
+	store_release(h);
+	check_idle(1);
+}
+
 /* A writer who reads what he writes is sent to the draft's node, so that he sees the pages that he has mapped there. */
 static void test_looks_up_own_draft(void **state)
 {
@@ -1122,6 +1143,7 @@ int main(int argc, char **argv)
 		TEST(test_prepare_fails),
 		TEST(test_gone_while_prepared),
 		TEST(test_looked_up_long_ago),
+		TEST(test_looked_up_twice),
 		TEST(test_looks_up_own_draft),
 		TEST(test_append),
 		TEST(test_append_killed),
