@@ -17,6 +17,7 @@ DATA_PATHS = {"passthrough": "passthrough=on", "fallback": "passthrough=off"}
 
 
 def pytest_addoption(parser):
+    parser.addoption("--data-path", choices=list(DATA_PATHS), help="run what runs on each data path on this one only")
     parser.addoption("--stress-seconds", type=float, default=20, help="how long each stress test runs (20)")
     parser.addoption("--stress-seed", type=int, default=None, help="replay a stress test with this seed")
     parser.addoption("--model-steps", type=int, default=20_000, help="steps of the comparison with the model (20000)")
@@ -32,7 +33,15 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "timeout(seconds): end the test then")
 
 
-def pytest_collection_modifyitems(items):
+def is_chosen(item, data_path):
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return data_path is None or params.get("data_path", data_path) == data_path
+
+
+def pytest_collection_modifyitems(config, items):
+    chosen = {item: is_chosen(item, config.getoption("--data-path")) for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if not chosen[item]])
+    items[:] = [item for item in items if chosen[item]]
     for item in items:
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TIMEOUT))
