@@ -92,10 +92,10 @@ struct intent {
 	UT_hash_handle hh;
 };
 
-/* All waiters that may wait equally long, in the order in which their time is up: one timer serves them all. */
+/* Waiters in the order in which their time is up: one timer serves them all. */
 struct wait_limit {
 	struct store *st;
-	int64_t ns; /* -1: for ever */
+	int64_t ns; /* what they may wait when they do not say it themselves; -1: for ever */
 	int result; /* what they are woken with then */
 	struct waiter *waiters;
 	struct timer timer;
@@ -141,7 +141,7 @@ struct store {
 	struct absent *absents;
 	struct waiter *all_waiters;
 	struct waiter *waiting_threads;  /* by tid; not those that linger */
-	struct wait_limit wait_limit;    /* of the wait-timeout option */
+	struct wait_limit wait_limit;    /* of the wait-timeout option, or as the waiter says */
 	struct wait_limit closing_limit; /* of waiting for a close */
 	struct store_counts counts;
 	struct timer intent_timer;

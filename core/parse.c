@@ -72,6 +72,15 @@ int parse_duration(const char *s, int64_t *ns)
 	return 0;
 }
 
+void format_duration(int64_t ns, char buf[static 32])
+{
+	size_t i = sizeof(units) / sizeof(units[0]) - 1;
+
+	while (ns % units[i].ns != 0)
+		i--;
+	snprintf(buf, 32, ns == 0 ? "0" : "%lld%s", (long long)(ns / units[i].ns), units[i].unit);
+}
+
 /* Exactly n digits as a number, -1 when they are not digits. */
 static int digits(const char **s, int n)
 {

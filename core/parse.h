@@ -11,6 +11,9 @@
  * Stores nanoseconds, 0 to INT64_MAX/2. Returns 0, -EINVAL when malformed or negative, -ERANGE when too long. */
 int parse_duration(const char *s, int64_t *ns);
 
+/* Write a duration so that parse_duration reads the same: a whole number of the largest unit that allows it. */
+void format_duration(int64_t ns, char buf[static 32]);
+
 /* Parse an RFC 3339 time such as `2026-01-02T03:04:05.25Z` or `...+01:00`. Stores nanoseconds since the epoch
  * (years 1970 to 2261). Returns 0 or -EINVAL. */
 int parse_time(const char *s, int64_t *wall_ns);

@@ -80,7 +80,7 @@ struct store_options {
 	int64_t aborted_age;       /* nanoseconds that torn bytes are kept */
 	uint64_t aborted_bytes;    /* and how many of them */
 	uint64_t boot_id;          /* tells this boot of the machine from others; clocks start anew with each */
-	int64_t wait_timeout;      /* nanoseconds an open waits at most; -1 for ever */
+	int64_t wait_timeout;      /* nanoseconds an open waits at most, unless its waiter is limited; -1 for ever */
 };
 
 /* Takes over meta and blobs' use, not their memory; hooks and options are copied. Publishes what was sealed, removes
@@ -223,6 +223,9 @@ struct waiter {
 	bool writes;    /* to write it */
 	bool takes;     /* what it waits for goes away by its open */
 	bool heir;      /* it is its turn to take that; see once.c */
+	bool limited;     /* the caller says how long it may wait, instead of the option */
+	int64_t patience; /* that: nanoseconds from its first wait on; -1: for ever */
+	int64_t began;    /* when that was; boot time, 0: not yet */
 	int result; /* what it is woken with */
 	struct waiter *prev, *next, *all_prev, *all_next;
 	struct wait_limit *limit; /* NULL: it may wait for ever */

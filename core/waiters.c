@@ -17,16 +17,33 @@ static char *absent_key(uint64_t parent, const char *name)
 	return asprintf(&key, "%llu/%s", (unsigned long long)parent, name) < 0 ? NULL : key;
 }
 
-/* store->lock held. */
+/* Before it is listed: when will its time be up? What a user allows is for the open as a whole, however often that asks
+ * again; -ETIMEDOUT: it is over already. store->lock held. */
+static int limit_begin(struct store *st, struct waiter *w, const struct wait_limit *limit)
+{
+	const bool users = limit == &st->wait_limit;
+	const int64_t now = timers_now();
+	const int64_t ns = limit == NULL ? -1 : users && w->limited ? w->patience : limit->ns;
+
+	if (w->began == 0)
+		w->began = now;
+	w->until = ns < 0 ? INT64_MAX : (users ? w->began : now) + ns;
+	return users && w->until <= now ? -ETIMEDOUT : 0;
+}
+
+/* Most come with the same limit, so its place is at the end or near it. store->lock held. */
 static void limit_add(struct wait_limit *limit, struct waiter *w)
 {
-	if (limit == NULL || limit->ns < 0)
+	struct waiter *last = limit != NULL && limit->waiters != NULL ? limit->waiters->limit_prev : NULL;
+
+	if (limit == NULL || w->until == INT64_MAX)
 		return;
 	w->limit = limit;
-	w->until = timers_now() + limit->ns;
-	if (limit->waiters == NULL)
+	while (last != NULL && last->until > w->until)
+		last = last == limit->waiters ? NULL : last->limit_prev;
+	DL_APPEND_ELEM2(limit->waiters, last, w, limit_prev, limit_next); /* NULL: as the first */
+	if (limit->waiters == w)
 		timer_arm(limit->st->timers, &limit->timer, w->until);
-	DL_APPEND2(limit->waiters, w, limit_prev, limit_next);
 }
 
 static void limit_remove(struct waiter *w)
@@ -52,8 +69,10 @@ static void list_in_all(struct store *st, struct waiter *w, struct wait_limit *l
 
 int waiter_list(struct store *st, struct waiter *w, struct object *obj, struct wait_limit *limit)
 {
-	if (w->cancelled)
-		return -EINTR;
+	int r = w->cancelled ? -EINTR : limit_begin(st, w, limit);
+
+	if (r < 0)
+		return r;
 	w->object = obj;
 	w->object_id = obj->id;
 	obj->refs++;
@@ -107,10 +126,12 @@ static void absent_drop_empty(struct store *st, struct absent *ab)
 
 int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, const char *name)
 {
+	struct wait_limit *limit = w->lingers ? NULL : &st->wait_limit;
+	int r = w->cancelled ? -EINTR : limit_begin(st, w, limit);
 	struct absent *ab;
 
-	if (w->cancelled)
-		return -EINTR;
+	if (r < 0)
+		return r;
 	w->name = strdup(name);
 	ab = w->name != NULL ? absent_get(st, parent, name) : NULL;
 	if (ab == NULL) {
@@ -121,7 +142,7 @@ int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, cons
 	w->parent = parent;
 	w->object = NULL;
 	DL_APPEND(ab->waiters, w);
-	list_in_all(st, w, w->lingers ? NULL : &st->wait_limit);
+	list_in_all(st, w, limit);
 	return STORE_WAITING;
 }
 

@@ -45,6 +45,7 @@ static const char readme[] =
 	"  attributes/NAME/KEY the attribute user.promisefs.NAME of KEY as a file: read it, or write it to set it\n"
 	"  future/ await/      the key space, seen for declaring and for waiting\n"
 	"  aborted/            torn bytes of killed writers\n"
+	"  wait-timeout        `echo 5s >` it: no open of that process and its descendants waits longer (0, none, default)\n"
 	"  waits               who waits for what, one JSON object a line\n"
 	"  events              what happens, live; write `log KEY` into it to read the past instead\n"
 	"  metrics             Prometheus text\n"
@@ -75,6 +76,7 @@ static const struct control_entry {
 	{ "metrics", LISTED_FILE, CONTROL_METRICS, VIEW_CONTROL, 0444 },
 	{ "events", LISTED_FILE, CONTROL_EVENTS, VIEW_CONTROL, 0666 },
 	{ "waits", LISTED_FILE, CONTROL_WAITS, VIEW_CONTROL, 0444 },
+	{ "wait-timeout", LISTED_FILE, CONTROL_WAIT_TIMEOUT, VIEW_CONTROL, 0666 },
 	{ "README", LISTED_FILE, CONTROL_README, VIEW_CONTROL, 0444 },
 };
 #define ENTRIES (sizeof(entries) / sizeof(entries[0]))
@@ -247,8 +249,9 @@ static int add_wait(void *arg, const struct wait_info *w)
 	return t->failed ? -ENOMEM : 0;
 }
 
-static int fill(struct fs *fs, uint64_t id, struct text *t)
+static int fill(fuse_req_t req, uint64_t id, struct text *t)
 {
+	struct fs *fs = fs_of(req);
 	struct waits ws = { .fs = fs, .text = t };
 
 	switch (id) {
@@ -260,21 +263,30 @@ static int fill(struct fs *fs, uint64_t id, struct text *t)
 		break;
 	case CONTROL_WAITS:
 		return store_waits(fs->store, add_wait, &ws);
+	case CONTROL_WAIT_TIMEOUT:
+		patience_text(req, t);
+		break;
 	default:
 		return -EACCES;
 	}
 	return t->failed ? -ENOMEM : 0;
 }
 
-static int open_control(struct fs *fs, uint64_t id, int flags, struct file **ret)
+static int kind_of(uint64_t id)
 {
+	return id == CONTROL_EVENTS ? FILE_EVENTS : id == CONTROL_WAIT_TIMEOUT ? FILE_PATIENCE : FILE_TEXT;
+}
+
+static int open_control(fuse_req_t req, uint64_t id, int flags, struct file **ret)
+{
+	struct fs *fs = fs_of(req);
 	struct text t = { 0 };
 	struct file *f;
 	int r;
 
-	if (id != CONTROL_EVENTS && (flags & O_ACCMODE) != O_RDONLY)
+	if (kind_of(id) == FILE_TEXT && (flags & O_ACCMODE) != O_RDONLY)
 		return -EACCES;
-	f = file_new(fs, id == CONTROL_EVENTS ? FILE_EVENTS : FILE_TEXT);
+	f = file_new(fs, kind_of(id));
 	if (f == NULL)
 		return -ENOMEM;
 	*ret = f;
@@ -282,7 +294,7 @@ static int open_control(struct fs *fs, uint64_t id, int flags, struct file **ret
 		f->listener = listener_new(fs, f);
 		return f->listener == NULL ? -ENOMEM : 0;
 	}
-	r = fill(fs, id, &t);
+	r = fill(req, id, &t);
 	f->text = t.at;
 	f->text_len = t.len;
 	return r;
@@ -291,7 +303,7 @@ static int open_control(struct fs *fs, uint64_t id, int flags, struct file **ret
 void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct file *f = NULL;
-	int r = open_control(fs_of(req), node_id(ino), fi->flags, &f);
+	int r = open_control(req, node_id(ino), fi->flags, &f);
 
 	if (r < 0) {
 		file_free(f);

@@ -58,7 +58,7 @@ static inline fuse_ino_t node_in(enum view view, uint64_t id)
 #define CONTROL_NAME ".promisefs"
 
 enum control { CONTROL_DIR = 1, CONTROL_METRICS, CONTROL_EVENTS, CONTROL_WAITS, CONTROL_README,
-	       CONTROL_ATTRIBUTES };
+	       CONTROL_ATTRIBUTES, CONTROL_WAIT_TIMEOUT };
 
 enum passthrough { PASSTHROUGH_AUTO, PASSTHROUGH_ON, PASSTHROUGH_OFF };
 
@@ -80,6 +80,7 @@ struct listener;
 struct awaited;
 struct watch;
 struct interruptible;
+struct patience;
 
 struct fs {
 	struct fs_options options;
@@ -105,6 +106,11 @@ struct fs {
 	pthread_mutex_t waiting_lock; /* taken before core's locks */
 	struct interruptible *waiting; /* by id */
 	uint64_t next_waiting;
+
+	pthread_mutex_t patience_lock; /* nothing is taken inside */
+	struct patience *patience;     /* by process */
+	atomic_uint patience_count;
+	unsigned patience_sweep;       /* at how many to look for those that have ended */
 
 	struct watch *watch; /* of the clock, and of processes */
 
@@ -167,12 +173,12 @@ static inline struct caller caller_with_groups(fuse_req_t req, fuse_ino_t ino, u
 
 /* An open file: what fi->fh points to. */
 struct file {
-	enum { FILE_DATA, FILE_FUTURE, FILE_TEXT, FILE_EVENTS, FILE_ATTRIBUTE } kind;
+	enum { FILE_DATA, FILE_FUTURE, FILE_TEXT, FILE_EVENTS, FILE_ATTRIBUTE, FILE_PATIENCE } kind;
 	struct fs *fs;
 	struct handle *h;         /* DATA; FUTURE once something was written */
 	fuse_ino_t ino;           /* through which it was opened */
 	bool backed;              /* counts as a user of its node's backing file */
-	char *text;               /* TEXT, ATTRIBUTE */
+	char *text;               /* TEXT, ATTRIBUTE, PATIENCE */
 	size_t text_len;
 	struct listener *listener; /* EVENTS */
 	pthread_mutex_t lock;      /* guards poll */
@@ -301,6 +307,12 @@ struct text {
 void text_add(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_json(struct text *t, const char *bytes); /* quoted; bytes that are not UTF-8 as \udcXX */
 void text_event(struct text *t, const struct meta_event *e);
+
+/* patience.c */
+bool patience_of(struct fs *fs, int32_t tid, int64_t *ns); /* false: neither it nor an ancestor has said */
+void patience_write(fuse_req_t req, struct fuse_bufvec *in);
+void patience_text(fuse_req_t req, struct text *t); /* what counts for the caller */
+void patience_free(struct fs *fs);
 
 /* metrics.c */
 enum request { REQUEST_LOOKUP, REQUEST_GETATTR, REQUEST_SETATTR, REQUEST_OPEN, REQUEST_CREATE, REQUEST_READ, REQUEST_WRITE,

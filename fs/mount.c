@@ -129,6 +129,14 @@ static const struct option_row {
 	{ "nosuid", false, set_nothing, NULL },
 };
 
+/* mount(8) knows options with either. */
+static bool same_name(const char *a, const char *b)
+{
+	while (*a != '\0' && (*a == *b || (strchr("-_", *a) != NULL && strchr("-_", *b) != NULL && *b != '\0')))
+		a++, b++;
+	return *a == *b;
+}
+
 static int set_option(struct fs_options *o, char *option)
 {
 	char *value = strchr(option, '=');
@@ -138,7 +146,7 @@ static int set_option(struct fs_options *o, char *option)
 	for (size_t i = 0; i < sizeof(option_table) / sizeof(option_table[0]); i++) {
 		const struct option_row *row = &option_table[i];
 
-		if (strcmp(row->name, option) != 0 || row->has_value != (value != NULL))
+		if (!same_name(row->name, option) || row->has_value != (value != NULL))
 			continue;
 		if (row->set(o, value) < 0)
 			return complain(option, "cannot be '%s'; give %s", value, row->expects);
@@ -309,6 +317,7 @@ static void close_store(struct fs *fs)
 	store_close(fs->store);
 	files_forget(fs);
 	watch_free(fs->watch);
+	patience_free(fs);
 	blob_dir_close(fs->blobs);
 }
 
@@ -496,6 +505,7 @@ static void init_locks(struct fs *fs)
 	pthread_mutex_init(&fs->waiting_lock, NULL);
 	pthread_mutex_init(&fs->listeners_lock, NULL);
 	pthread_mutex_init(&fs->awaited_lock, NULL);
+	pthread_mutex_init(&fs->patience_lock, NULL);
 }
 
 /* The daemon leaves the directory it was started in. */

@@ -31,7 +31,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 	int r;
 
 	count(f->fs, REQUEST_READ);
-	if (f->kind == FILE_TEXT || f->kind == FILE_ATTRIBUTE) {
+	if (f->kind == FILE_TEXT || f->kind == FILE_ATTRIBUTE || f->kind == FILE_PATIENCE) {
 		read_text(f, req, size, off);
 		return;
 	}
@@ -94,6 +94,10 @@ static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in,
 	}
 	if (f->kind == FILE_ATTRIBUTE) {
 		attribute_file_write(req, f, in);
+		return;
+	}
+	if (f->kind == FILE_PATIENCE) {
+		patience_write(req, in);
 		return;
 	}
 	if (f->kind == FILE_FUTURE && f->h == NULL)

@@ -82,6 +82,7 @@ static void woken(struct waiter *w, int r)
 static bool arm(struct open_request *rq)
 {
 	rq->waiter.wake = woken;
+	rq->waiter.limited = patience_of(rq->fs, rq->who.tid, &rq->waiter.patience);
 	rq->interrupt.waiter = &rq->waiter;
 	rq->interrupt.give_up = give_up;
 	return interrupt_arm(rq->fs, rq->req, &rq->interrupt);

@@ -66,6 +66,24 @@ void process_look(int32_t tid, struct process *p)
 	p->fate = strstr(text, "\nVmSize:") != NULL ? FATE_ALIVE : exiting_fate(tid);
 }
 
+int process_family(int32_t tid, int32_t *pid, int32_t *parent)
+{
+	const char *tgid, *ppid;
+	char path[48], text[2048];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	if (!read_text(path, text, sizeof(text)))
+		return -ESRCH;
+	tgid = field(text, "\nTgid:");
+	ppid = field(text, "\nPPid:");
+	if (tgid == NULL || ppid == NULL)
+		return -ESRCH;
+	if (pid != NULL)
+		*pid = (int32_t)strtol(tgid, NULL, 10);
+	*parent = (int32_t)strtol(ppid, NULL, 10);
+	return 0;
+}
+
 #define PIDFS_MAGIC 0x50494446
 
 /* Field 22, the time when it started, counted behind the command, which may hold anything. Kernels before 6.9 only: there

@@ -11,6 +11,9 @@
 /* Name, process id and fate of thread tid. A thread that is not found (0, another PID namespace) is alive. */
 void process_look(int32_t tid, struct process *p);
 
+/* Its process id (pid may be NULL) and that of its parent; 0: it has none that we can see. 0 or -ESRCH. Never blocks. */
+int process_family(int32_t tid, int32_t *pid, int32_t *parent);
+
 /* What tells this process, of which pidfd is one, from others of its number in this boot. 0 or negative errno. */
 int process_identity(int32_t pid, int pidfd, uint64_t *start);
 /* May `who` decide that something ends with it? His own processes, and root all. */

@@ -11,7 +11,7 @@ import pytest
 import pfs
 
 CORE = ["test_objects.py", "test_futures.py", "test_namespace.py", "test_control.py", "test_lifetimes.py",
-        "test_processes.py", "test_ownership.py", "test_once.py", "test_cli_handles.py"]
+        "test_processes.py", "test_ownership.py", "test_once.py", "test_cli_handles.py", "test_wait_timeout.py"]
 
 
 def why_not():

@@ -313,6 +313,58 @@ static void test_wait_timeout(void **state)
 	check_idle(0);
 }
 
+static int wait_with(struct test_waiter *tw, int32_t tid, const char *name, int64_t patience)
+{
+	struct handle *h = NULL;
+
+	waiter_init(tw);
+	tw->w.limited = true;
+	tw->w.patience = patience;
+	return open_node(tid, node_of(name), O_RDONLY, &tw->w, &h);
+}
+
+/* Each waits as long as he says, in whatever order they come, and otherwise as the option says. */
+static void test_wait_of_ones_own(void **state)
+{
+	static const int64_t patience[] = { 400 * MS, 60 * MS, -1, 200 * MS, 60 * MS, 61 * MS, HOUR };
+	struct test_waiter tw[COUNT(patience)], plain;
+
+	unmount_store();
+	options.wait_timeout = 120 * MS;
+	mount_store(START);
+	CHECK_R(declare("f"), 0);
+	CHECK_R(wait_with(&tw[0], 2, "f", 0), -ETIMEDOUT);
+	for (unsigned i = 0; i < COUNT(patience); i++)
+		CHECK_R(wait_with(&tw[i], 10 + (int)i, "f", patience[i]), STORE_WAITING);
+	wait_for(&plain, 3, "f");
+	CHECK(is_woken(&tw[1]) && is_woken(&tw[4]) && is_woken(&tw[5]) && is_woken(&plain));
+	CHECK(is_woken(&tw[3]) && is_woken(&tw[0]));
+	for (unsigned i = 0; i < COUNT(patience); i++)
+		CHECK_R(tw[i].result, patience[i] < 0 || patience[i] == HOUR ? 0 : -ETIMEDOUT);
+	CHECK(sleeps(&tw[2]) && sleeps(&tw[6]));
+	CHECK(store_cancel_wait(st, &tw[2].w) && store_cancel_wait(st, &tw[6].w));
+	check_idle(0);
+}
+
+/* It is the open that may not take longer, not each of the things that it waits for. */
+static void test_wait_of_the_whole_open(void **state)
+{
+	struct test_waiter tw;
+	struct handle *h = NULL;
+
+	CHECK_R(declare("f"), 0);
+	CHECK_R(wait_with(&tw, 2, "f", 200 * MS), STORE_WAITING);
+	usleep(100000);
+	CHECK(store_cancel_wait(st, &tw.w)); /* as if it were woken for another reason */
+	tw.w.cancelled = false;
+	CHECK_R(ask_again(&tw, 2, node_of("f"), &h), STORE_WAITING);
+	CHECK(tw.w.until - tw.w.began == 200 * MS);
+	CHECK(is_woken(&tw));
+	CHECK_R(tw.result, -ETIMEDOUT);
+	CHECK_R(ask_again(&tw, 2, node_of("f"), &h), -ETIMEDOUT);
+	check_idle(0);
+}
+
 /* ---- Closing: FLUSH has been answered, RELEASE is on its way ---- */
 
 static void test_closing(void **state)
@@ -634,6 +686,8 @@ int main(int argc, char **argv)
 		TEST(test_deadline_bad),
 		TEST(test_deadline_kept),
 		TEST(test_wait_timeout),
+		TEST(test_wait_of_ones_own),
+		TEST(test_wait_of_the_whole_open),
 		TEST(test_closing),
 		TEST(test_closing_held_up),
 		TEST(test_closing_slowly),

@@ -91,6 +91,23 @@ static void test_durations(void **state)
 	check_numbers(durations, COUNT(durations), parse_duration);
 }
 
+static void test_durations_written(void **state)
+{
+	static const struct { int64_t ns; const char *text; } cases[] = {
+		{ 0, "0" }, { 1, "1ns" }, { 1500, "1500ns" }, { 500 * MS, "500ms" }, { 1500 * MS, "1500ms" },
+		{ 90 * SECOND, "90s" }, { 2 * MINUTE, "2m" }, { 3 * DAY, "3d" }, { INT64_MAX / 2, "4611686018427387903ns" },
+	};
+	char buf[32];
+	int64_t ns;
+
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		format_duration(cases[i].ns, buf);
+		assert_string_equal(buf, cases[i].text);
+		assert_int_equal(parse_duration(buf, &ns), 0);
+		assert_true(ns == cases[i].ns);
+	}
+}
+
 #define LEAP_2024 (19782 * DAY) /* 2024-02-29 */
 #define DAY_2026 (20455 * DAY)  /* 2026-01-02 */
 
@@ -337,7 +354,8 @@ static void test_errno_round_trip(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_durations),       cmocka_unit_test(test_times),
+		cmocka_unit_test(test_durations),       cmocka_unit_test(test_durations_written),
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_time_prefixes),   cmocka_unit_test(test_format),
 		cmocka_unit_test(test_time_round_trip), cmocka_unit_test(test_every_day),
 		cmocka_unit_test(test_sizes),           cmocka_unit_test(test_errno_names),

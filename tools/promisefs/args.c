@@ -38,6 +38,16 @@ int64_t args_duration(const struct args *a, enum option_id id)
 	return INT64_MIN;
 }
 
+int args_check_wait_timeout(const struct args *a)
+{
+	const char *value = a->value[OPT_WAIT_TIMEOUT];
+	int64_t ns;
+
+	if (value == NULL || strcmp(value, "none") == 0 || parse_duration(value, &ns) == 0)
+		return 0;
+	return report_usage("--wait-timeout: '%s' is not a duration such as 500ms, 10s or 0, nor none", value);
+}
+
 int args_check_pid(const struct args *a)
 {
 	const char *value = a->value[OPT_PID];

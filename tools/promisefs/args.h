@@ -36,6 +36,7 @@ enum option_id {
 	OPT_OWN,
 	OPT_PRODUCE,
 	OPT_ONCE,
+	OPT_WAIT_TIMEOUT,
 	OPT_HELP,
 	OPT_COUNT,
 };
@@ -108,6 +109,9 @@ bool args_has(const struct args *a, enum option_id id);
 
 /* The value of a duration option in nanoseconds, -1 when it was not given; INT64_MIN after a usage error was told. */
 int64_t args_duration(const struct args *a, enum option_id id);
+
+/* Check the value of OPT_WAIT_TIMEOUT. Returns 0 or EXIT_USAGE after saying what is wrong. */
+int args_check_wait_timeout(const struct args *a);
 
 /* Check the value of OPT_PID. Returns 0 or EXIT_USAGE after saying what is wrong. */
 int args_check_pid(const struct args *a);

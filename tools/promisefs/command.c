@@ -66,13 +66,27 @@ static int next_signal(const sigset_t *set, int64_t until, siginfo_t *info)
 	return r > 0 ? r : 0;
 }
 
+/* Also takes leave of others that have become our children. */
+static bool has_ended(pid_t child, struct outcome *o)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (pid == child) {
+			o->status = status;
+			return true;
+		}
+	return false;
+}
+
 /* What is sent to us is for the command; what the terminal sends it gets itself. */
 static void wait_for(const char *name, pid_t child, const sigset_t *set, int64_t until, struct outcome *o)
 {
 	siginfo_t info;
 	int number;
 
-	while (waitpid(child, &o->status, WNOHANG) != child) {
+	while (!has_ended(child, o)) {
 		number = next_signal(set, until, &info);
 		if (number > 0 && number != SIGCHLD && info.si_code <= 0)
 			kill(child, number);

@@ -8,7 +8,10 @@
 #include "verbs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +19,7 @@ struct run {
 	const struct args *args;
 	int64_t until; /* --timeout, by command_clock(); negative: none */
 	struct key lifetime; /* path is NULL: has none */
+	char *wait_timeout;  /* the file to write that into, or NULL */
 	struct run_handles handles;
 };
 
@@ -46,13 +50,58 @@ static void end_lifetime(struct run *r)
 		rmdir(r->lifetime.path);
 }
 
+/* How long it waits. Said of the process of the command, and of this one, to which those belong whose parent has
+ * ended. */
+
+static int limit_waiting(const struct run *r)
+{
+	const char *value = r->args->value[OPT_WAIT_TIMEOUT];
+	int fd, e;
+
+	if (r->wait_timeout == NULL)
+		return 0;
+	fd = open(r->wait_timeout, O_WRONLY | O_CLOEXEC);
+	e = fd < 0 || write(fd, value, strlen(value)) < 0 ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	if (e == EROFS)
+		return report("--wait-timeout", "mount it with -o wait-timeout=DUR", "the mount is read only (EROFS)");
+	return e != 0 ? report_errno("--wait-timeout", e, NULL) : 0;
+}
+
+static int find_wait_timeout(struct run *r)
+{
+	struct key k = { 0 };
+	int e;
+
+	if (!args_has(r->args, OPT_WAIT_TIMEOUT))
+		return 0;
+	e = r->handles.count > 0 ? 0 : key_find(r->args, key_default(r->args), &k);
+	if (e == 0)
+		r->wait_timeout = key_control(r->handles.count > 0 ? &r->handles.list[0].key : &k, "wait-timeout", NULL);
+	key_finish(&k);
+	return e;
+}
+
+static int adopt(const struct run *r)
+{
+	int e = limit_waiting(r);
+
+	if (e == 0 && r->wait_timeout != NULL)
+		prctl(PR_SET_CHILD_SUBREAPER, 1);
+	return e;
+}
+
 /* The command */
 
 static int bind_all(void *arg)
 {
 	struct run *r = arg;
-	int e = r->lifetime.path != NULL ? attribute_write(r->lifetime.path, "pid", "self") : 0;
+	int e = limit_waiting(r);
 
+	if (e != 0)
+		return e;
+	e = r->lifetime.path != NULL ? attribute_write(r->lifetime.path, "pid", "self") : 0;
 	return e < 0 ? lifetime_report(&r->lifetime, -e) : run_handles_bind(&r->handles);
 }
 
@@ -95,8 +144,10 @@ static int run_command(struct run *r)
 {
 	struct command c = { .words = prepare_words(r), .begin = bind_all, .not_run = give_back, .arg = r };
 	struct outcome o;
-	int status = command_run(&c, r->until, &o);
+	int status = adopt(r);
 
+	if (status == 0)
+		status = command_run(&c, r->until, &o);
 	if (status == 0)
 		status = finish(r, &o);
 	else
@@ -137,6 +188,8 @@ static int check(const struct args *a)
 		return report_usage("--lease needs --lifetime NAME, --borrow, --borrow-mut or --own");
 	if (args_has(a, OPT_WAIT) && !borrows)
 		return report_usage("--wait needs --borrow or --borrow-mut");
+	if (args_check_wait_timeout(a) != 0)
+		return EXIT_USAGE;
 	return args_has(a, OPT_LEASE) ? lease_check("--lease", a->value[OPT_LEASE]) : 0;
 }
 
@@ -153,7 +206,10 @@ int verb_run(const struct args *a)
 	if (status == 0 && args_has(a, OPT_RUN_LIFETIME))
 		status = lifetime_find(a, a->value[OPT_RUN_LIFETIME], &r.lifetime);
 	if (status == 0)
+		status = find_wait_timeout(&r);
+	if (status == 0)
 		status = run(&r);
+	free(r.wait_timeout);
 	run_handles_finish(&r.handles);
 	key_finish(&r.lifetime);
 	return status;

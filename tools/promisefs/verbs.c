@@ -29,6 +29,7 @@ const struct option_row option_table[] = {
 	{ OPT_OWN, 0, "own", "[NAME=]KEY", "KEY is COMMAND's, and goes with it", WORD_KEY },
 	{ OPT_PRODUCE, 0, "produce", "[NAME=]KEY", "COMMAND writes KEY; set if it succeeds", WORD_KEY },
 	{ OPT_ONCE, 0, "once", "[NAME=]KEY", "COMMAND takes KEY by reading it once", WORD_KEY },
+	{ OPT_WAIT_TIMEOUT, 0, "wait-timeout", "DUR|none", "what COMMAND opens waits no longer than that" },
 	{ OPT_HELP, 'h', "help", NULL, "print this help" },
 	{ OPT_COUNT },
 };
@@ -127,11 +128,13 @@ const struct verb_row verb_table[] = {
 	  "{}: that of the only one, or of one after the other; and in the environment, as\n"
 	  "PROMISEFS_NAME and by its number, PROMISEFS_1. The path of the lifetime's\n"
 	  "directory: {lifetime}, PROMISEFS_LIFETIME. What is produced becomes KEY when\n"
-	  "COMMAND ends with status 0, else KEY fails. --timeout counts from the start,\n"
+	  "COMMAND ends with status 0, else KEY fails. With --wait-timeout no open(2) of\n"
+	  "COMMAND and what it starts waits longer for a future: it fails with ETIMEDOUT.\n"
+	  "--timeout counts from the start,\n"
 	  "with the waiting. The exit status is that of COMMAND, 128 and the number of the\n"
 	  "signal that killed it, or 124 after --timeout.\n",
 	  KEY_OPTIONS | BIT(OPT_BORROW) | BIT(OPT_BORROW_MUT) | BIT(OPT_OWN) | BIT(OPT_PRODUCE) | BIT(OPT_ONCE) |
-	  BIT(OPT_RUN_LIFETIME) | BIT(OPT_LEASE) | BIT(OPT_TIMEOUT) | BIT(OPT_WAIT), 1, -1, WORD_COMMAND, verb_run },
+	  BIT(OPT_RUN_LIFETIME) | BIT(OPT_LEASE) | BIT(OPT_TIMEOUT) | BIT(OPT_WAIT) | BIT(OPT_WAIT_TIMEOUT), 1, -1, WORD_COMMAND, verb_run },
 	{ "stat", "KEY...", "what is known of KEY; never waits",
 	  "", KEY_OPTIONS | BIT(OPT_JSON) | BIT(OPT_SHA256), 1, -1, WORD_KEY, verb_stat },
 	{ "ls", "[KEY]", "list the keys in a directory; never waits",
