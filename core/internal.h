@@ -75,6 +75,7 @@ struct object {
 	uint64_t stands_for;    /* of an immutable borrow that is open: the version */
 	bool bare;              /* it was made just now, and nobody has set an attribute */
 	bool gone;              /* it has no record any more; `row` is what it was */
+	bool removed;           /* a directory that the kernel still has, perhaps as somebody's working directory */
 	bool settling;          /* it was published a moment ago, and is being recorded; `row` is what it will be */
 	struct meta_object row;
 	UT_hash_handle hh;
@@ -145,6 +146,7 @@ struct store {
 	struct wait_limit closing_limit; /* of waiting for a close */
 	struct store_counts counts;
 	struct timer intent_timer;
+	atomic_uint removed_dirs;           /* how many objects are `removed` */
 
 	struct garbage *garbage;            /* guards itself */
 	struct dir_path *dir_paths;         /* guarded by the catalog */

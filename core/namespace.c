@@ -509,15 +509,48 @@ int store_cancel(struct store *st, const struct caller *who, uint64_t parent, co
 	return unlink_name(st, who, parent, name, true, c);
 }
 
+/* Whoever has it as his working directory can still look at it, and leave it by `..`, until the kernel forgets it. */
+static void keep_removed(struct store *st, uint64_t id)
+{
+	struct object *obj;
+
+	pthread_mutex_lock(&st->lock);
+	obj = object_ref(st, id);
+	if (obj != NULL) {
+		obj->removed = true;
+		atomic_fetch_add(&st->removed_dirs, 1);
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
+void store_forget(struct store *st, uint64_t node)
+{
+	struct object *obj;
+
+	if (atomic_load(&st->removed_dirs) == 0)
+		return;
+	pthread_mutex_lock(&st->lock);
+	obj = object_find(st, node);
+	if (obj != NULL && obj->removed) {
+		obj->removed = false;
+		atomic_fetch_sub(&st->removed_dirs, 1);
+		object_unref(st, obj);
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
 static int remove_dir(struct op *op, const struct meta_dentry *d, struct meta_object *o)
 {
 	int r = op->st->meta->ops->dentry_delete(op->st->meta, d);
 
 	o->nlink = 0;
+	keep_removed(op->st, o->id);
 	if (r == 0)
 		r = object_delete(op, o, -ENOENT);
 	if (r == 0)
 		r = op->st->meta->ops->object_touch(op->st->meta, d->parent, store_now(op->st), -1);
+	if (r < 0)
+		store_forget(op->st, o->id);
 	paths_forget(op->st);
 	return r;
 }

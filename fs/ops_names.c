@@ -116,16 +116,23 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fuse_reply_err(req, -r);
 }
 
+static void forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup)
+{
+	views_forget(fs, ino, nlookup);
+	if (node_view(ino) == VIEW_KEYS)
+		store_forget(fs->store, node_id(ino));
+}
+
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-	views_forget(fs_of(req), ino, nlookup);
+	forget(fs_of(req), ino, nlookup);
 	fuse_reply_none(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < n; i++)
-		views_forget(fs_of(req), forgets[i].ino, forgets[i].nlookup);
+		forget(fs_of(req), forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 

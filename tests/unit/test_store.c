@@ -931,6 +931,7 @@ static int remove_dir(const char *name)
 
 static void test_directories(void **state)
 {
+	const struct caller somebody = who(4);
 	struct entry d, sub, e;
 
 	CHECK_R(make_dir(META_ROOT, "d", &d), 0);
@@ -947,6 +948,9 @@ static void test_directories(void **state)
 	CHECK_R(remove_dir("d"), 0);
 	CHECK_R(remove_dir("d"), -ENOENT);
 	CHECK_R((int)links_of(META_ROOT), 3);
+	CHECK_R((int)links_of(d.node), 0); /* it may be somebody's working directory */
+	store_forget(st, d.node);
+	CHECK_R(store_getattr(st, &somebody, d.node, &e), -ESTALE);
 	check_idle(1);
 }
 
