@@ -135,7 +135,8 @@ static int open_draft_data(struct opening *o, struct version *d)
 	d->data = DATA_PREPARING;
 	d->extends = o->who->via != VIA_MUT && draft_may_extend(o->st, &o->s.o, o->flags, current_in_use(o));
 	d->start_size = o->s.o.size;
-	d->base = o->s.o.state == OBJECT_READY && (o->flags & O_TRUNC) == 0 && o->s.o.size > 0 ? o->s.o.vid : 0;
+	d->continues = o->s.o.state == OBJECT_READY && (o->flags & O_TRUNC) == 0;
+	d->base = d->continues && o->s.o.size > 0 ? o->s.o.vid : 0;
 	return prepare_first(o, d);
 }
 

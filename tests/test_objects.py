@@ -240,6 +240,18 @@ def test_2_3_replacing_again_and_again(mnt, writers, reading):
     assert [mnt.get(f"key{number}") for number in range(writers)] == [b"999"] * writers
 
 
+@pytest.mark.parametrize("data", [b"", b"data"])
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_APPEND])
+def test_2_3_opened_for_writing_and_not_written_is_no_new_version(mnt, data, flags):
+    mnt.put("key", data)
+    mnt.versions("key", 1)
+    os.utime(mnt / "key", (1e9, 1e9))
+    for _ in range(3):
+        os.close(os.open(mnt / "key", flags))
+        assert mnt.get("key") == data  # which waits for the close to be finished
+    assert version(mnt / "key") == 1 and os.stat(mnt / "key").st_mtime == 1e9
+
+
 def test_2_3_old_versions_leave_the_disk(mnt):
     for number in range(5):
         mnt.put("key", pattern(1 << 20, number))
