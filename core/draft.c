@@ -121,7 +121,24 @@ struct resettling {
 	struct store *st;
 	struct meta_draft draft;
 	bool found;
+	struct resettling *prev, *next;
 };
+
+/* Its object goes meanwhile: the file that was published, and taken back with the record, goes too. */
+int draft_drop_unsettled(struct op *op, const struct meta_object *o)
+{
+	struct store *st = op->st;
+	struct meta_object unsettled = *o;
+	struct resettling *rs;
+
+	unsettled.vid = 0;
+	pthread_mutex_lock(&st->lock);
+	DL_FOREACH(st->resettlings, rs)
+		if (rs->draft.object == o->id)
+			unsettled.vid = rs->draft.vid;
+	pthread_mutex_unlock(&st->lock);
+	return unsettled.vid != 0 ? op_remove_data(op, &unsettled, false) : 0;
+}
 
 static int find_draft(void *arg, const struct meta_draft *d)
 {
@@ -161,6 +178,9 @@ static void settle_again(struct timer *t)
 	int r;
 
 	op_begin(&op, st, NULL);
+	pthread_mutex_lock(&st->lock);
+	DL_DELETE(st->resettlings, rs);
+	pthread_mutex_unlock(&st->lock);
 	r = st->meta->ops->draft_list(st->meta, find_draft, rs);
 	if (r > 0 && rs->found && !object_has_draft(st, object)) {
 		r = settle_recorded(&op, &rs->draft, &as);
@@ -197,6 +217,9 @@ void draft_settle_later(struct store *st, uint64_t object, uint64_t vid)
 	rs->st = st;
 	rs->draft.object = object;
 	rs->draft.vid = vid;
+	pthread_mutex_lock(&st->lock);
+	DL_APPEND(st->resettlings, rs);
+	pthread_mutex_unlock(&st->lock);
 	timer_arm(st->timers, &rs->timer, timers_now() + RETRY_NS);
 }
 

@@ -157,6 +157,7 @@ struct store {
 	int64_t lease_due;                  /* when that is; boot time. Guarded by the catalog */
 	struct timer ending_timer;          /* while lifetimes are ending */
 	struct ending *endings;             /* these; guarded by lock */
+	struct resettling *resettlings;     /* drafts that could not be recorded as settled; guarded by lock */
 	atomic_bool closing;
 };
 
@@ -355,6 +356,7 @@ struct publication {
 	bool unprivileged; /* by somebody other than root, or perhaps */
 };
 int draft_publish(struct op *op, struct meta_object *o, const struct publication *p);
+int draft_drop_unsettled(struct op *op, const struct meta_object *o); /* o is being deleted */
 void draft_settle_later(struct store *st, uint64_t object, uint64_t vid); /* by what is recorded of it */
 
 /* aborted.c */

@@ -425,7 +425,8 @@ int object_delete(struct op *op, struct meta_object *o, int waiters_get)
 
 	if (r == 0)
 		r = is_borrow(o) ? borrow_dropped(op, o) : drop_data(op, o);
-
+	if (r == 0 && is_file(o))
+		r = draft_drop_unsettled(op, o);
 	if (r == 0)
 		r = op->st->meta->ops->object_delete(op->st->meta, o->id);
 	if (r == 0)

@@ -622,7 +622,7 @@ static void test_orphan_fails(void **state)
 	CHECK_R(open_handle(2, "ref/R", O_RDONLY, &h), 0);
 	record_all();
 	updates_fail(ENOSPC, 1);
-	CHECK_R(set_attribute("k", "user.promisefs.lease", "1ms"), 0);
+	CHECK_R(set_attribute("k", "user.promisefs.lease", "50ms"), 0);
 	CHECK(goes("k")); /* at the second try */
 	CHECK(updates_to_fail() == 0);
 	handle_has("ref/R", "k");
