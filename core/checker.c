@@ -16,7 +16,15 @@
  *  - what is ready has a version, what is not has none; the number of versions only grows
  *  - what is failed has an error, nothing else has; only what is pending (or is written after a declaration) has a deadline
  *  - only what is ready is borrowed: by one more or one less, or by one mutable borrow after none
- *  - while it is borrowed immutably its version stays the same */
+ *  - while it is borrowed immutably its version stays the same
+ *
+ * A lifetime, by what the catalog has of it (lifetimes.c says what brings it on); a directory that expires ends like it:
+ *
+ *  state    name  `ending`  members come  goes on
+ *  alive    yes   no        yes           alive, ending
+ *  ending   no    yes       no, they go   ending, deleted once it is empty
+ *
+ * What has no name any more (it is ending, evicted, or taken) gets no lease and is bound to no process. */
 #include "core/internal.h"
 
 #include <stdio.h>
@@ -88,19 +96,74 @@ static int update_checked(struct meta *m, const struct meta_object *o)
 	return engine->object_update(m, o);
 }
 
+static int any_name(void *arg, const struct meta_dentry *d)
+{
+	return 1;
+}
+
+static bool is_empty(struct meta *m, uint64_t dir)
+{
+	return engine->dentry_list(m, dir, 0, any_name, NULL) <= 0 && engine->member_list(m, dir, 0, any_name, NULL) <= 0;
+}
+
 static int delete_checked(struct meta *m, uint64_t id)
 {
 	struct meta_object old;
 
-	if (engine->object_get(m, id, &old) == 0)
+	if (engine->object_get(m, id, &old) == 0) {
 		require(old.borrows == 0, &old, "what is borrowed is not deleted");
+		require(!is_dir(&old) || is_empty(m, id), &old, "a lifetime or a directory that goes is empty");
+	}
 	return engine->object_delete(m, id);
+}
+
+static int name_of_lifetime(void *arg, const struct meta_dentry *d)
+{
+	return d->parent == META_LIFETIMES;
+}
+
+static void require_id(bool good, uint64_t id, const char *rule)
+{
+	require(good, &(struct meta_object){ .id = id }, rule);
+}
+
+static bool has_name(struct meta *m, uint64_t id)
+{
+	return engine->dentry_names(m, id, any_name, NULL) != 0; /* an error is no violation */
+}
+
+static int member_insert_checked(struct meta *m, uint64_t lifetime, const char *name, uint64_t object)
+{
+	require_id(engine->dentry_names(m, lifetime, name_of_lifetime, NULL) != 0, lifetime, "only what is alive gets members");
+	return engine->member_insert(m, lifetime, name, object);
+}
+
+static int ending_checked(struct meta *m, uint64_t object, const char *path)
+{
+	require_id(engine->dentry_names(m, object, any_name, NULL) <= 0, object, "what is ending has no name");
+	return engine->ending_add(m, object, path);
+}
+
+static int lease_checked(struct meta *m, const struct meta_lease *l)
+{
+	require_id(has_name(m, l->object), l->object, "what has no name gets no lease");
+	return engine->lease_put(m, l);
+}
+
+static int binding_checked(struct meta *m, const struct meta_binding *b)
+{
+	require_id(has_name(m, b->object), b->object, "what has no name is bound to no process");
+	return engine->binding_put(m, b);
 }
 
 void checker_start(struct meta *m)
 {
 	engine = m->ops;
 	checked = *m->ops;
+	checked.member_insert = member_insert_checked;
+	checked.ending_add = ending_checked;
+	checked.lease_put = lease_checked;
+	checked.binding_put = binding_checked;
 	checked.object_insert = insert_checked;
 	checked.object_update = update_checked;
 	checked.object_delete = delete_checked;
