@@ -111,10 +111,24 @@ void intents_start(struct store *st)
 	st->intent_timer.fire = intents_expire;
 }
 
-/* The kernel does not look a name up a third time. */
+static bool is_fresh(const struct intent *in)
+{
+	return timers_now() - in->at < AWAY_NS;
+}
+
+/* The kernel does not look a name up a third time. So whoever comes by another node than the one that he was sent to,
+ * because that draft was published meanwhile, or something else was renamed to its key, gets what he finds. */
 bool intent_was_sent(const struct intent *in, const struct version *d)
 {
-	return (in->version == d && !in->looked_up) || (in->away && timers_now() - in->at < AWAY_NS);
+	if (in->version == d)
+		return !in->looked_up;
+	return is_fresh(in) && (in->away || in->write);
+}
+
+/* He was sent to look for the draft of another object, which does not have that name any more. */
+static bool looks_for_another(const struct intent *in, const struct meta_object *o)
+{
+	return in->write && in->version != NULL && in->object != o->id && is_fresh(in);
 }
 
 /* A writer who was sent to look for whatever the name means now has found `o`: it shall get the draft at once. True when
@@ -132,14 +146,19 @@ bool intent_find_draft(struct op *op, const struct meta_object *o)
 	in = intent_find(st, op->who->tid);
 	obj = object_find(st, o->id);
 	d = obj != NULL ? obj->draft : NULL;
-	wants = in != NULL && in->wants_draft && in->version == NULL && o->state == OBJECT_READY && !o->live &&
-		(d == NULL || !d->sealed);
+	wants = in != NULL && ((in->wants_draft && in->version == NULL) || looks_for_another(in, o)) &&
+		o->state == OBJECT_READY && !o->live && (d == NULL || !d->sealed);
 	begins = wants && d == NULL;
 	pthread_mutex_unlock(&st->lock);
 	if (!wants || (begins && draft_begin(op, &s, &d) < 0))
 		return false;
 	pthread_mutex_lock(&st->lock);
 	in = intent_find(st, op->who->tid);
+	if (in != NULL && in->version != NULL && looks_for_another(in, o)) {
+		op->let_go = in->version;
+		in->version->writers--;
+		in->version = NULL;
+	}
 	if (in != NULL && in->version == NULL) {
 		in->object = o->id;
 		in->version = d;
@@ -152,13 +171,13 @@ bool intent_find_draft(struct op *op, const struct meta_object *o)
 	return begins;
 }
 
-/* Looked up anew, perhaps much later: the version that was kept for the last time is not what the name gives now. A draft
- * is kept for one of its writers, who reads what he writes. */
+/* Looked up anew, perhaps much later, or under a name that means another object now: the version that was kept for the last
+ * time is not what the name gives. A draft is kept for one of its writers, who reads what he writes. */
 static bool is_overtaken(const struct intent *in, const struct meta_object *o)
 {
 	const struct version *v = in->version;
 
-	return v != NULL && !in->write && v->vid != o->vid && v->role != ROLE_DRAFT;
+	return v != NULL && !in->write && v->role != ROLE_DRAFT && (in->object != o->id || v->vid != o->vid);
 }
 
 /* What a look-up by this thread shall give for the object, 0: nothing special. store->lock held. *overtaken is what the
@@ -167,13 +186,16 @@ uint64_t intent_node(struct store *st, const struct caller *who, const struct me
 {
 	struct intent *in = intent_find(st, who->tid);
 
-	if (in == NULL || (in->object != 0 && in->object != o->id) || (in->version == NULL && o->state != OBJECT_READY))
+	if (in == NULL)
 		return 0;
-	in->object = o->id;
 	if (is_overtaken(in, o)) {
 		*overtaken = version_put(st, in->version);
 		in->version = NULL;
+		in->object = 0;
 	}
+	if ((in->object != 0 && in->object != o->id) || (in->version == NULL && o->state != OBJECT_READY))
+		return 0;
+	in->object = o->id;
 	if (in->version == NULL) { /* a reader, who gets the version that is current now even if it is replaced meanwhile */
 		in->version = version_current(st, o);
 		if (in->version != NULL)

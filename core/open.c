@@ -115,9 +115,9 @@ static int open_this(struct opening *o, bool writer)
 }
 
 /* By anybody but this operation and the asking thread's intent. */
-static bool current_in_use(struct opening *o)
+static bool in_use(struct opening *o, uint64_t vid)
 {
-	struct version *v = version_find(o->st, o->s.o.vid);
+	struct version *v = version_find(o->st, vid);
 	struct intent *in = intent_find(o->st, o->who->tid);
 
 	return v != NULL && v->opens > (v == o->s.v ? 1u : 0u) + (in != NULL && in->version == v ? 1u : 0u);
@@ -133,7 +133,7 @@ static int open_draft_data(struct opening *o, struct version *d)
 	if (d->data == DATA_PREPARING)
 		return wait_prepared(o, d);
 	d->data = DATA_PREPARING;
-	d->extends = o->who->via != VIA_MUT && draft_may_extend(o->st, &o->s.o, o->flags, current_in_use(o));
+	d->extends = o->who->via != VIA_MUT && draft_may_extend(o->st, &o->s.o, o->flags, in_use(o, o->s.o.vid));
 	d->start_size = o->s.o.size;
 	d->continues = o->s.o.state == OBJECT_READY && (o->flags & O_TRUNC) == 0;
 	d->base = d->continues && o->s.o.size > 0 ? o->s.o.vid : 0;
@@ -168,10 +168,10 @@ static int open_draft(struct opening *o)
 	return r;
 }
 
-/* Opening with O_TRUNC empties the node in the kernel's eyes, so readers of the current version must not be on it. */
+/* Opening with O_TRUNC empties the node in the kernel's eyes, so readers must not be on it. */
 static bool may_detour(struct opening *o)
 {
-	return (o->flags & O_TRUNC) == 0 || !current_in_use(o);
+	return (o->flags & O_TRUNC) == 0 || !in_use(o, o->node);
 }
 
 /* The name is not looked up again by whoever opens through /proc/PID/fd or a file bind mount: such a writer, and one

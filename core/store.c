@@ -173,6 +173,8 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 	}
 	waiters_run(op->woken);
 	tell_the_rest(op->st, op->notes);
+	if (op->let_go != NULL)
+		version_let_go(op->st, op->let_go, op->who);
 	return r;
 }
 

@@ -315,6 +315,48 @@ static void test_looks_up_own_draft(void **state)
 	check_idle(1);
 }
 
+/* Something else is renamed to the key between the open that is sent to look it up again and that look-up. */
+static void test_renamed_while_looked_up(void **state)
+{
+	const struct caller renamer = who(3);
+	struct handle *h = NULL;
+	struct entry e;
+
+	put("a", "old");
+	put("b", "other");
+	CHECK_R(open_node(1, node_of("a"), O_WRONLY, NULL, &h), -ESTALE);
+	CHECK_R(COMMITTED(store_rename(st, &renamer, META_ROOT, "b", META_ROOT, "a", 0, c)), 0);
+	CHECK_R(lookup(1, META_ROOT, "a", &e), 0);
+	CHECK_R(open_node(1, e.node, O_WRONLY, NULL, &h), 0); /* a second time is seen by the user */
+	put_bytes(h, "new");
+	close_handle(1, h);
+	has("a", "newer");
+	check_idle(1);
+}
+
+/* The same between its two look-ups, while somebody reads what was renamed there, so that it cannot be emptied in place. */
+static void test_renamed_between_look_ups(void **state)
+{
+	const struct caller renamer = who(3);
+	struct handle *h = NULL, *reader = NULL;
+	struct entry e;
+
+	put("a", "old");
+	put("b", "other");
+	CHECK_R(open_node(2, node_of("b"), O_RDONLY, NULL, &reader), 0);
+	CHECK_R(open_node(1, node_of("a"), O_WRONLY | O_TRUNC, NULL, &h), -ESTALE);
+	CHECK_R(lookup(1, META_ROOT, "a", &e), 0);
+	CHECK_R(COMMITTED(store_rename(st, &renamer, META_ROOT, "b", META_ROOT, "a", 0, c)), 0);
+	CHECK_R(lookup(1, META_ROOT, "a", &e), 0);
+	CHECK_R(open_node(1, e.node, O_WRONLY | O_TRUNC, NULL, &h), 0);
+	put_bytes(h, "new");
+	close_handle(1, h);
+	has("a", "new");
+	CHECK(reads(reader, "other"));
+	store_release(reader);
+	check_idle(1);
+}
+
 /* Somebody who was sent to look the name up again, and comes back by the node that he had (/proc/PID/fd), gets a draft
  * there; what it was begun for goes away while its bytes are copied. */
 static void test_gone_while_prepared(void **state)
@@ -1149,6 +1191,8 @@ int main(int argc, char **argv)
 		TEST(test_looked_up_long_ago),
 		TEST(test_looked_up_twice),
 		TEST(test_looks_up_own_draft),
+		TEST(test_renamed_while_looked_up),
+		TEST(test_renamed_between_look_ups),
 		TEST(test_append),
 		TEST(test_append_killed),
 		TEST(test_killed_new),
