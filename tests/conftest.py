@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pfs
+import posixfs
 
 TIMEOUT = 60
 DATA_PATHS = {"passthrough": "passthrough=on", "fallback": "passthrough=off"}
@@ -198,6 +199,63 @@ def mnt(request, pool, numbers):
         assert mount.alive, f"the daemon died with status {mount.process.poll()}\n{mount.tail()}"
     finally:
         pool.watchdog.disarm(mount)
+
+
+# ---- POSIX cases: the mount, and what it is compared with --------------------------------------------------------------
+
+@pytest.fixture(scope="session", params=["passthrough", "fallback", "control", "disk"])
+def place_kind(request):
+    """Where a case runs: on both data paths (or, as "mount", on the one that is taken by itself), on the file system
+    of the store, and on another one if there is one."""
+    reason = why_no_passthrough()
+    if request.param == "passthrough" and reason:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def users():
+    processes = posixfs.Users()
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="module")
+def place_root(place_kind, scratch, numbers, watchdog):
+    """The pool of mounts, or the directory, that the cases of a module share."""
+    if place_kind in ("control", "disk"):
+        base = scratch if place_kind == "control" else tempfile.gettempdir()
+        if place_kind == "disk" and os.stat(base).st_dev == os.stat(scratch).st_dev:
+            pytest.skip(f"{base} is the file system that is compared with already")
+        folder = Path(tempfile.mkdtemp(prefix="promisefs-test-", dir=base))
+        folder.chmod(0o755)
+        yield folder
+        shutil.rmtree(folder)
+        return
+    options = (base_options(), DATA_PATHS.get(place_kind))
+    shared = Pool(scratch, numbers, watchdog, ",".join(option for option in options if option))
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def place(request, place_root, users, numbers):
+    """A posixfs.Place: an empty directory for one case."""
+    mount = place_root.get() if isinstance(place_root, Pool) else None
+    if mount:
+        request.node.mounts = [mount]
+        place_root.watchdog.arm(mount, seconds_of(request.node) * 0.75)
+    root = (mount.root if mount else place_root) / str(next(numbers))
+    root.mkdir()
+    root.chmod(0o755)
+    here = posixfs.Place(root, users, mount is not None)
+    yield here
+    try:
+        here.close()
+        assert not mount or mount.alive, f"the daemon died with status {mount.process.poll()}\n{mount.tail()}"
+    finally:
+        if mount:
+            place_root.watchdog.disarm(mount)
 
 
 @pytest.fixture

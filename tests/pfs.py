@@ -202,8 +202,9 @@ class Job:
 class Worker:
     """A child process that does calls for a test. worker.open(...) waits; worker.begin("open", ...) gives a Job."""
 
-    def __init__(self, uid=None, gid=None):
-        credentials = {} if uid is None else {"user": uid, "group": uid if gid is None else gid, "extra_groups": []}
+    def __init__(self, uid=None, gid=None, groups=()):
+        credentials = {} if uid is None else {"user": uid, "group": uid if gid is None else gid,
+                                              "extra_groups": list(groups)}
         source = (TESTS / "worker.py").read_text()
         self.process = subprocess.Popen([*PYTHON, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         start_new_session=True, cwd="/", **credentials)

@@ -10,6 +10,7 @@ import os
 import pickle
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -96,6 +97,30 @@ def c_open(path, flags):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), path)
     return fd
+
+
+def libc_call(name, *args):
+    """A function of the C library, as it is: bytes are pointers to them, anything else are numbers."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = getattr(libc, name)(*(arg if isinstance(arg, bytes) else ctypes.c_long(arg) for arg in args))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), name)
+    return result
+
+
+def renameat2(old, new, flags):
+    libc_call("renameat2", -100, os.fsencode(old), -100, os.fsencode(new), flags)
+
+
+def bind_socket(folder, name):
+    """A socket in the file system, wherever that is: the address has room for 107 bytes."""
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)
 
 
 def handle(signum, raising=False):
