@@ -113,6 +113,15 @@ def renameat2(old, new, flags):
     libc_call("renameat2", -100, os.fsencode(old), -100, os.fsencode(new), flags)
 
 
+def readlink_into(path, size):
+    buffer = ctypes.create_string_buffer(size + 1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    count = libc.readlink(path, buffer, ctypes.c_size_t(size))
+    if count < 0:
+        raise OSError(ctypes.get_errno(), "readlink")
+    return buffer.raw[:count]
+
+
 def bind_socket(folder, name):
     """A socket in the file system, wherever that is: the address has room for 107 bytes."""
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
