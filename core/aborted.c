@@ -21,6 +21,7 @@ static int mirror_dir(struct op *op, uint64_t parent, const char *name, const st
 	}
 	r = m->ops->new_id(m, &o.id);
 	o.vid = o.id;
+	o.mode = access_plain_mode(op->st, like);
 	o.nlink = 2;
 	o.live = false;
 	o.atime = o.mtime = o.ctime = o.btime = now;
@@ -86,7 +87,7 @@ static int insert_torn(struct op *op, uint64_t parent, const char *name, const s
 	struct meta *m = op->st->meta;
 	int64_t now = store_now(op->st);
 	struct meta_object o = {
-		.version = 1, .mode = S_IFREG | (of->mode & 07777), .uid = of->uid, .gid = of->gid,
+		.version = 1, .mode = S_IFREG | (access_plain_mode(op->st, of) & 07777), .uid = of->uid, .gid = of->gid,
 		.nlink = 1, .size = bytes->st_size, .blocks = bytes->st_blocks, .atime = now,
 		.mtime = ns_of(&bytes->st_mtim),
 		.ctime = now, .btime = now, .state = OBJECT_READY,

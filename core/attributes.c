@@ -117,6 +117,8 @@ static int set_fields(struct op *op, struct subject *s, const struct attribute_c
 		privileges_bless(st, s);
 	if ((ch->which & CHANGE_MODE) != 0)
 		o->mode = (o->mode & S_IFMT) | (ch->mode & 07777);
+	if (r == 0 && (ch->which & CHANGE_MODE) != 0 && !s->gone)
+		r = access_chmod(st, o);
 	if ((ch->which & CHANGE_UID) != 0)
 		o->uid = ch->uid;
 	if ((ch->which & CHANGE_GID) != 0)

@@ -320,12 +320,9 @@ int borrow_outlive(struct op *op, struct meta_object *o)
 /* Borrowing */
 
 /* The kernel looks at the rights to the handle when that is used; whoever makes it must have them to the object. */
-static int check_right(const struct caller *who, const struct meta_object *o, bool write)
+static int check_right(struct store *st, const struct caller *who, const struct meta_object *o, bool write)
 {
-	uint32_t bit = write ? S_IWOTH : S_IROTH;
-
-	bit = who->uid == o->uid ? bit << 6 : caller_in_group(who, o->gid) ? bit << 3 : bit;
-	return who->uid == 0 || (o->mode & bit) != 0 ? 0 : -EACCES;
+	return access_check(st, who, o, write ? 2 : 4);
 }
 
 static uint64_t place_of(const struct borrowing *b)
@@ -343,7 +340,7 @@ static int check(struct store *st, const struct borrowing *b, const struct subje
 		return -EPERM;
 	if (s->gone || s->o.nlink == 0)
 		return -ENOENT;
-	r = check_right(&b->who, &s->o, b->mut);
+	r = check_right(st, &b->who, &s->o, b->mut);
 	if (r < 0)
 		return r;
 	r = st->meta->ops->dentry_get(st->meta, place_of(b), b->name, &d);
@@ -385,7 +382,7 @@ static struct meta_object new_handle(struct store *st, const struct borrowing *b
 	int64_t now = store_now(st);
 
 	return (struct meta_object){
-		.mode = S_IFREG | 0600 | (o->mode & (b->mut ? 0666 : 0444)), .uid = b->who.uid, .gid = b->who.gid,
+		.mode = S_IFREG | 0600 | (access_plain_mode(st, o) & (b->mut ? 0666 : 0444)), .uid = b->who.uid, .gid = b->who.gid,
 		.nlink = 1, .atime = TIME_OF_OBJECT, .mtime = TIME_OF_OBJECT, .ctime = now, .btime = now,
 	};
 }

@@ -58,15 +58,19 @@ static int declare_new(struct op *op, uint64_t parent, const char *name, uint32_
 	if (r < 0)
 		return r;
 	*o = (struct meta_object){
-		.mode = S_IFREG | (mode & 07777 & ~op->who->umask), .uid = op->who->uid,
+		.mode = S_IFREG | (mode & 07777), .uid = op->who->uid,
 		.gid = (dir.mode & S_ISGID) != 0 ? dir.gid : op->who->gid, .nlink = 1,
 		.atime = now, .mtime = now, .ctime = now, .btime = now, .state = OBJECT_PENDING, .declared = true,
 		.lifetime = dir.lifetime,
 	};
-	r = m->ops->new_id(m, &o->id);
+	r = access_inherit_mode(op, parent, o);
+	if (r == 0)
+		r = m->ops->new_id(m, &o->id);
 	o->vid = o->id;
 	if (r == 0)
 		r = m->ops->object_insert(m, o);
+	if (r == 0)
+		r = access_inherit(op, parent, o);
 	if (r == 0)
 		r = m->ops->dentry_insert(m, parent, name, o->id);
 	if (r == 0)

@@ -159,6 +159,8 @@ struct store {
 	struct ending *endings;             /* these; guarded by lock */
 	struct resettling *resettlings;     /* drafts that could not be recorded as settled; guarded by lock */
 	atomic_bool closing;
+	bool uses_acls;       /* access control lists count */
+	atomic_bool has_acls; /* somebody has set one in this store */
 };
 
 /* One operation: from op_begin to op_end the catalog is ours. What must not happen under a lock, or not before the
@@ -332,6 +334,17 @@ int lease_enforce(struct op *op, struct meta_object *o, int64_t *until);
 int leases_start(struct store *st); /* without locks */
 
 void checker_start(struct meta *m); /* checker.c; before the first operation */
+
+/* access.c; catalog held but for access_start */
+int access_start(struct store *st);
+int access_set(struct op *op, struct subject *s, const char *name, const void *value, size_t len);
+int access_chmod(struct store *st, const struct meta_object *o); /* its mode was set */
+/* What is being made in dir: its mode, and, when it has been recorded, its lists. */
+int access_inherit_mode(struct op *op, uint64_t dir, struct meta_object *o);
+int access_inherit(struct op *op, uint64_t dir, const struct meta_object *o);
+bool access_is_bare(struct store *st, const struct meta_object *o);
+int access_check(struct store *st, const struct caller *who, const struct meta_object *o, unsigned want); /* -EACCES */
+uint32_t access_plain_mode(struct store *st, const struct meta_object *o); /* of what is like o, but has no list */
 
 /* privileges.c */
 void privileges_bless(struct store *st, struct subject *s);

@@ -63,9 +63,9 @@ int lifetime_make(struct op *op, const char *name, struct meta_object *o)
 
 /* Members */
 
-static bool may_end(const struct caller *who, const struct meta_object *o)
+static bool may_end(struct store *st, const struct caller *who, const struct meta_object *o)
 {
-	return who->uid == 0 || who->uid == o->uid || (o->mode & (caller_in_group(who, o->gid) ? S_IWGRP : S_IWOTH)) != 0;
+	return who->uid == o->uid || access_check(st, who, o, 2) == 0;
 }
 
 /* The kernel may know names of the object for longer than the lifetime has. */
@@ -89,7 +89,7 @@ static int add_member(struct op *op, const struct subject *s, uint64_t lifetime,
 		return r;
 	if (s->gone)
 		return -ENOENT;
-	if (is_dir(o) || !may_end(op->who, o))
+	if (is_dir(o) || !may_end(op->st, op->who, o))
 		return -EPERM;
 	r = m->ops->member_get(m, lifetime, name, &d);
 	if (r != -ENOENT)
@@ -132,7 +132,7 @@ int lifetime_of_dir_set(struct op *op, struct subject *s, const char *name)
 		r = op->st->meta->ops->dentry_get(op->st->meta, META_LIFETIMES, name, &d);
 		if (r == 0)
 			r = op->st->meta->ops->object_get(op->st->meta, d.object, &lifetime);
-		if (r == 0 && !may_end(op->who, &lifetime))
+		if (r == 0 && !may_end(op->st, op->who, &lifetime))
 			r = -EPERM;
 	}
 	s->o.lifetime = lifetime.id;

@@ -103,14 +103,19 @@ int store_lookup(struct store *st, const struct caller *who, uint64_t parent, co
 
 /* Making */
 
-static void inherit(const struct caller *who, const struct meta_object *dir, struct meta_object *o)
+static int inherit(struct op *op, const struct meta_object *dir, struct meta_object *o)
 {
+	const struct caller *who = op->who;
+	int r;
+
 	o->uid = who->uid;
 	o->gid = (dir->mode & S_ISGID) != 0 ? dir->gid : who->gid;
-	o->mode &= ~who->umask;
+	r = access_inherit_mode(op, dir->id, o);
 	if (is_dir(o))
 		o->mode |= dir->mode & S_ISGID;
 	o->live = dir->live && (is_dir(o) || S_ISREG(o->mode));
+	o->lifetime = dir->lifetime;
+	return r;
 }
 
 /* own/ holds files, ref/ and mut/ what link(2) has made there. */
@@ -139,9 +144,9 @@ static int new_object(struct op *op, uint64_t parent, const char *name, uint32_t
 		return r == 0 ? -EEXIST : r;
 	*o = (struct meta_object){ .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1,
 				   .atime = now, .mtime = now, .ctime = now, .btime = now };
-	inherit(op->who, &dir, o);
-	o->lifetime = dir.lifetime;
-	r = m->ops->new_id(m, &o->id);
+	r = inherit(op, &dir, o);
+	if (r == 0)
+		r = m->ops->new_id(m, &o->id);
 	o->vid = o->id;
 	return r;
 }
@@ -151,6 +156,8 @@ static int insert_object(struct op *op, uint64_t parent, const char *name, const
 	struct meta *m = op->st->meta;
 	int r = m->ops->object_insert(m, o);
 
+	if (r == 0)
+		r = access_inherit(op, parent, o);
 	if (r == 0)
 		r = m->ops->dentry_insert(m, parent, name, o->id);
 	if (r == 0)
@@ -212,13 +219,14 @@ int store_readlink(struct store *st, uint64_t node, char target[static PATH_MAX]
 static int add_in_memory(struct op *op, const struct meta_object *o, struct version **ret)
 {
 	struct store *st = op->st;
+	bool bare = access_is_bare(st, o);
 	struct object *obj;
 
 	pthread_mutex_lock(&st->lock);
 	obj = object_ref(st, o->id);
 	*ret = obj != NULL ? version_add(st, obj, o->vid, o->live ? ROLE_CURRENT : ROLE_DRAFT) : NULL;
 	if (*ret != NULL) {
-		obj->bare = true;
+		obj->bare = bare;
 		(*ret)->data = DATA_PREPARING;
 		(*ret)->live = o->live;
 		(*ret)->opens = 1;

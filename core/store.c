@@ -332,6 +332,8 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 		intents_start(st);
 		r = make_roots(st);
 	}
+	if (r == 0)
+		r = access_start(st);
 	if (r == 0) {
 		deadlines_start(st);
 		aborted_start(st);

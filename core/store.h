@@ -81,6 +81,8 @@ struct store_options {
 	uint64_t aborted_bytes;    /* and how many of them */
 	uint64_t boot_id;          /* tells this boot of the machine from others; clocks start anew with each */
 	int64_t wait_timeout;      /* nanoseconds an open waits at most, unless its waiter is limited; -1 for ever */
+	/* Do access control lists count? If not, those that there are are kept, but not asked, inherited or set. */
+	enum { ACLS_IF_ANY, ACLS_ON, ACLS_OFF } acls; /* IF_ANY: if there are some when the store is opened */
 };
 
 /* Takes over meta and blobs' use, not their memory; hooks and options are copied. Publishes what was sealed, removes
@@ -201,6 +203,10 @@ int store_getxattr(struct store *st, const struct caller *who, uint64_t node, co
 int store_setxattr(struct store *st, const struct caller *who, uint64_t node, const char *name, const void *value,
 		   size_t len, int flags, struct meta_commit *c);
 int store_removexattr(struct store *st, const struct caller *who, uint64_t node, const char *name, struct meta_commit *c);
+bool store_uses_acls(struct store *st);
+/* Whether somebody may read (4), write (2) or execute (1) an object, by its mode and its access control list: 0, -EACCES.
+ * For where the kernel does not look, or looked at something else. */
+int store_check_access(struct store *st, const struct caller *who, const struct meta_object *o, unsigned want);
 /* The names of the attributes user.promisefs.*, by number from 0; NULL: there are no more. */
 const char *store_attribute_name(unsigned i);
 int store_listxattr(struct store *st, const struct caller *who, uint64_t node, char *list, size_t size);

@@ -1,5 +1,6 @@
 /* Extended attributes: the user's own, kept as they are, and `user.promisefs.*`, which show and change the state of
  * an object. One table says which there are and what reading and setting them does. */
+#include "core/acl_rule.h"
 #include "core/internal.h"
 #include "core/parse.h"
 
@@ -309,8 +310,10 @@ static bool is_ours(const char *name)
 }
 
 /* `pfs.` is where core keeps what belongs to an object; nobody else can name it. */
-static int check_name(const char *name)
+static int check_name(const struct store *st, const char *name)
 {
+	if (is_acl(name))
+		return st->uses_acls ? 0 : -EOPNOTSUPP;
 	if (strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 || strncmp(name, "security.", 9) == 0)
 		return 0;
 	return -EOPNOTSUPP;
@@ -472,12 +475,14 @@ int store_getxattr(struct store *st, const struct caller *who, uint64_t node, co
 {
 	struct subject s;
 	struct op op;
-	int r = check_name(name);
+	int r = check_name(st, name);
 
 	if (r < 0)
 		return r;
 	if (!is_ours(name) && is_bare(st, node))
 		return -ENODATA;
+	if (is_acl(name) && (who->via == VIA_REF || who->via == VIA_MUT || !atomic_load(&st->has_acls)))
+		return -ENODATA; /* the mode of a handle says who may use it */
 	if (strcmp(name, OURS "sha256") == 0)
 		return get_hash(st, who->via, node, value, size);
 	op_begin(&op, st, NULL);
@@ -491,6 +496,8 @@ int store_getxattr(struct store *st, const struct caller *who, uint64_t node, co
 		r = -ESTALE;
 	}
 	op_end(&op, 0, META_READ, NULL);
+	if (r == -ESTALE && is_acl(name))
+		intent_away(st, who->tid, false); /* the kernel looks for the rights, and then for the name once more */
 	if (r == -ENODATA && strcmp(name, OURS "producer") == 0)
 		r = get_writer(st, node, value, size);
 	return r;
@@ -538,6 +545,12 @@ static int set_theirs(struct store *st, struct subject *s, const char *name, con
 	return r == 0 ? subject_save(st, s) : r;
 }
 
+static int set_acl(struct op *op, struct subject *s, const char *name, const void *value, size_t len)
+{
+	not_bare(op->st, s->obj);
+	return access_set(op, s, name, value, len);
+}
+
 /* A process is looked at without locks. */
 static int bind_to(struct store *st, const struct caller *who, uint64_t node, const char *value, size_t len,
 		   struct meta_commit *c)
@@ -566,7 +579,7 @@ int store_setxattr(struct store *st, const struct caller *who, uint64_t node, co
 {
 	struct subject s;
 	struct op op;
-	int r = check_name(name);
+	int r = check_name(st, name);
 
 	if (r < 0)
 		return r;
@@ -581,6 +594,8 @@ int store_setxattr(struct store *st, const struct caller *who, uint64_t node, co
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
 	if (subject_is_stale(&s, node))
 		r = -ESTALE;
+	else if (is_acl(name))
+		r = set_acl(&op, &s, name, value, len);
 	else if (!may_set(&s, name))
 		r = -EPERM;
 	else
@@ -603,7 +618,7 @@ static int remove_theirs(struct store *st, struct subject *s, const char *name)
 	int r = m->ops->attribute_get(m, s->o.id, name, NULL, 0);
 
 	if (r < 0)
-		return r == -ENOENT ? -ENODATA : r;
+		return r == -ENOENT ? is_acl(name) ? 0 : -ENODATA : r;
 	s->o.ctime = store_now(st);
 	r = m->ops->attribute_remove(m, s->o.id, name);
 	return r == 0 ? subject_save(st, s) : r;
@@ -613,7 +628,7 @@ int store_removexattr(struct store *st, const struct caller *who, uint64_t node,
 {
 	struct subject s;
 	struct op op;
-	int r = check_name(name);
+	int r = check_name(st, name);
 
 	if (r < 0)
 		return r;
@@ -623,8 +638,8 @@ int store_removexattr(struct store *st, const struct caller *who, uint64_t node,
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
 	if (subject_is_stale(&s, node))
 		r = -ESTALE;
-	else if (!may_set(&s, name))
-		r = -EPERM;
+	else if (!may_set(&s, name) || (is_acl(name) && subject_self(&s) != &s.o))
+		r = is_acl(name) ? -EOPNOTSUPP : -EPERM;
 	else
 		r = is_ours(name) ? remove_ours(&op, &s, name) : remove_theirs(st, &s, name);
 	subject_put(st, &s);
@@ -632,6 +647,8 @@ int store_removexattr(struct store *st, const struct caller *who, uint64_t node,
 }
 
 struct name_list {
+	const struct store *st;
+	bool root;
 	char *list;
 	size_t size, used;
 };
@@ -641,7 +658,7 @@ static int list_name(void *arg, const char *name, size_t value_len)
 	struct name_list *l = arg;
 	size_t len = strlen(name) + 1;
 
-	if (check_name(name) < 0)
+	if (check_name(l->st, name) < 0 || (!l->root && strncmp(name, "trusted.", 8) == 0))
 		return 0;
 	if (l->size > 0 && l->used + len > l->size)
 		return -ERANGE;
@@ -653,7 +670,7 @@ static int list_name(void *arg, const char *name, size_t value_len)
 
 int store_listxattr(struct store *st, const struct caller *who, uint64_t node, char *list, size_t size)
 {
-	struct name_list l = { .list = list, .size = size };
+	struct name_list l = { .st = st, .root = who->uid == 0, .list = list, .size = size };
 	struct subject s;
 	struct op op;
 	int r;

@@ -21,7 +21,7 @@ static const char *attribute_of(fuse_ino_t ino)
 	return store_attribute_name(node_view(ino) - VIEW_ATTRIBUTES);
 }
 
-static uint64_t subject_of(fuse_ino_t ino)
+uint64_t attribute_file_subject(fuse_ino_t ino)
 {
 	return node_id(ino) & ~DIR_FILE_BIT;
 }
@@ -58,7 +58,7 @@ int attribute_file_getattr(fuse_req_t req, fuse_ino_t ino, struct stat *st)
 {
 	struct caller who = caller_of(req);
 	struct entry e;
-	int r = store_getattr(fs_of(req)->store, &who, subject_of(ino), &e);
+	int r = store_getattr(fs_of(req)->store, &who, attribute_file_subject(ino), &e);
 
 	if (r == 0)
 		fill_stat(ino, &e, st);
@@ -97,7 +97,7 @@ static int read_value(fuse_req_t req, struct file *f)
 	f->text = malloc(VALUE_MAX + 2);
 	if (f->text == NULL || !full_name(f->ino, name))
 		return -ENOMEM;
-	r = store_getxattr(f->fs->store, &who, subject_of(f->ino), name, f->text, VALUE_MAX);
+	r = store_getxattr(f->fs->store, &who, attribute_file_subject(f->ino), name, f->text, VALUE_MAX);
 	if (r == -ENODATA)
 		return 0;
 	if (r < 0)
@@ -179,8 +179,8 @@ void attribute_file_write(fuse_req_t req, struct file *f, struct fuse_bufvec *in
 	}
 	*w = (struct writing){ .c.done = written, .req = req, .size = (size_t)n };
 	len = n > 0 && value[n - 1] == '\n' ? (size_t)n - 1 : (size_t)n;
-	n = len > 0 ? store_setxattr(f->fs->store, &who, subject_of(f->ino), name, value, len, 0, &w->c) :
-		      store_removexattr(f->fs->store, &who, subject_of(f->ino), name, &w->c);
+	n = len > 0 ? store_setxattr(f->fs->store, &who, attribute_file_subject(f->ino), name, value, len, 0, &w->c) :
+		      store_removexattr(f->fs->store, &who, attribute_file_subject(f->ino), name, &w->c);
 	if (n < 0)
 		written(&w->c, (int)n);
 }

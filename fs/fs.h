@@ -137,7 +137,7 @@ static inline struct caller caller_of(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .tid = ctx->pid };
+	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .tid = ctx->pid, .umask = ctx->umask };
 }
 
 /* A node of ref/ or mut/ that is not the directory itself. */
@@ -249,6 +249,7 @@ static inline bool node_is_attribute(fuse_ino_t ino)
 	return node_view(ino) >= VIEW_ATTRIBUTES;
 }
 int attribute_view(const char *name, enum view *view); /* -ENOENT */
+uint64_t attribute_file_subject(fuse_ino_t ino); /* whose attribute it is */
 int attribute_file_lookup(fuse_req_t req, fuse_ino_t parent, const char *name, struct fuse_entry_param *p);
 int attribute_file_getattr(fuse_req_t req, fuse_ino_t ino, struct stat *st);
 void attribute_file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -283,6 +284,7 @@ bool control_name_is_reserved(fuse_ino_t parent, const char *name);
 void views_await(struct fs *fs, uint64_t parent, const char *name, const struct entry *e, struct fuse_entry_param *p);
 bool views_awaited_key(struct fs *fs, fuse_ino_t ino, uint64_t *parent, char name[static META_NAME_MAX + 1]);
 int views_awaited_stat(struct fs *fs, const struct caller *who, fuse_ino_t ino, struct stat *st);
+bool views_awaited_node(struct fs *fs, const struct caller *who, fuse_ino_t ino, uint64_t *node); /* what is there */
 /* From now on the node stands for this version. False: it stands for another one already. */
 bool views_awaited_bind(struct fs *fs, fuse_ino_t ino, uint64_t vid);
 void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup);

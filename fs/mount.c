@@ -102,6 +102,18 @@ static int set_read_only(struct fs_options *o, const char *value)
 	return 0;
 }
 
+static int set_acl(struct fs_options *o, const char *value)
+{
+	o->core.acls = ACLS_ON;
+	return 0;
+}
+
+static int set_noacl(struct fs_options *o, const char *value)
+{
+	o->core.acls = ACLS_OFF;
+	return 0;
+}
+
 static int set_nothing(struct fs_options *o, const char *value)
 {
 	return 0;
@@ -122,6 +134,8 @@ static const struct option_row {
 	{ "busy-poll", true, set_busy_poll, "a duration of at most 1ms such as 50us, or off" },
 	{ "allow_other", false, set_allow_other, NULL },
 	{ "ro", false, set_read_only, NULL },
+	{ "acl", false, set_acl, NULL },
+	{ "noacl", false, set_noacl, NULL },
 	{ "rw", false, set_nothing, NULL }, /* what mount(8) adds by itself */
 	{ "dev", false, set_nothing, NULL },
 	{ "suid", false, set_nothing, NULL },

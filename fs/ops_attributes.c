@@ -1,4 +1,5 @@
 /* Requests about attributes. */
+#include "core/acl_rule.h"
 #include "fs/fs.h"
 
 #include <errno.h>
@@ -178,6 +179,62 @@ static void get_later(struct work *w)
 	free(rq);
 }
 
+/* Access control lists. Whichever view the kernel looks at, it checks the rights to what is shown there; they are set
+ * where the object has its name, so that nothing else is out of date. */
+
+static bool shows_acl(fuse_ino_t ino)
+{
+	enum view view = node_view(ino);
+
+	return view != VIEW_CONTROL && view != VIEW_LIFETIME && view != VIEW_SELF && view != VIEW_TURN && !node_is_borrow(ino);
+}
+
+static int lend_acl(char *value, int len)
+{
+	struct acl a;
+
+	if (acl_parse(value, (size_t)len, &a) < 0)
+		return -EIO;
+	acl_lend(&a);
+	return (int)acl_format(&a, value);
+}
+
+/* -ENODATA: it has none. */
+static int get_acl(fuse_req_t req, fuse_ino_t ino, const char *name, void *value, size_t size)
+{
+	struct fs *fs = fs_of(req);
+	struct caller who = caller_of(req);
+	uint64_t node = node_id(ino);
+	int r;
+
+	if (!shows_acl(ino))
+		return -ENODATA;
+	if (node_is_attribute(ino))
+		node = attribute_file_subject(ino);
+	else if (node_view(ino) == VIEW_AWAITED && !views_awaited_node(fs, &who, ino, &node))
+		return -ENODATA;
+	r = store_getxattr(fs->store, &who, node, name, value, size);
+	return r > 0 && size > 0 && node_view(ino) == VIEW_LEND ? lend_acl(value, r) : r;
+}
+
+static void answer_acl(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	char value[ACL_BLOB_MAX];
+	int r = get_acl(req, ino, name, value, size < sizeof(value) ? size : sizeof(value));
+
+	if (r < 0)
+		fuse_reply_err(req, r == -EBADMSG ? EIO : -r);
+	else if (size == 0)
+		fuse_reply_xattr(req, (size_t)r);
+	else
+		fuse_reply_buf(req, value, (size_t)r);
+}
+
+static int check_acl_place(fuse_ino_t ino)
+{
+	return node_view(ino) == VIEW_KEYS ? 0 : -EOPNOTSUPP;
+}
+
 static bool has_attributes(fuse_ino_t ino)
 {
 	return !node_is_attribute(ino) && node_view(ino) != VIEW_CONTROL && node_view(ino) != VIEW_AWAITED && node_view(ino) != VIEW_SELF;
@@ -188,6 +245,10 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 	struct get_request *rq;
 
 	count(fs_of(req), REQUEST_XATTR);
+	if (is_acl(name)) {
+		answer_acl(req, ino, name, size);
+		return;
+	}
 	if (!has_attributes(ino)) {
 		fuse_reply_err(req, ENODATA);
 		return;
@@ -212,12 +273,14 @@ static bool only_shows(fuse_ino_t ino)
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	struct caller who = caller_at(req, ino);
+	uint32_t groups[CALLER_GROUPS];
+	struct caller who = is_acl(name) ? caller_with_groups(req, ino, groups) : caller_at(req, ino);
+	int r = is_acl(name) ? check_acl_place(ino) : has_attributes(ino) && !only_shows(ino) ? 0 : -EPERM;
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_XATTR);
-	if (!has_attributes(ino) || only_shows(ino)) {
-		fuse_reply_err(req, EPERM);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
 		return;
 	}
 	reply = reply_new(req, REPLY_ERR, node_view(ino));
@@ -228,11 +291,12 @@ static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	struct caller who = caller_at(req, ino);
+	int r = is_acl(name) ? check_acl_place(ino) : !has_attributes(ino) ? -ENODATA : only_shows(ino) ? -EPERM : 0;
 	struct reply *reply;
 
 	count(fs_of(req), REQUEST_XATTR);
-	if (!has_attributes(ino) || only_shows(ino)) {
-		fuse_reply_err(req, only_shows(ino) ? EPERM : ENODATA);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
 		return;
 	}
 	reply = reply_new(req, REPLY_ERR, node_view(ino));

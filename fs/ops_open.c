@@ -197,11 +197,15 @@ static int unsettled(struct open_request *rq, struct handle **h)
 }
 
 /* The kernel has checked the rights to what was there when the name was looked up. */
-static int check_read(const struct caller *who, const struct meta_object *o)
+static int check_read(struct open_request *rq, const struct meta_object *o)
 {
-	mode_t bit = who->uid == o->uid ? S_IRUSR : who->gid == o->gid ? S_IRGRP : S_IROTH;
+	uint32_t groups[CALLER_GROUPS];
+	struct caller who;
 
-	return who->uid == 0 || (o->mode & bit) != 0 ? 0 : -EACCES;
+	if (rq->who.uid == 0 || (rq->who.uid == o->uid && (o->mode & S_IRUSR) != 0))
+		return 0;
+	who = caller_with_groups(rq->req, rq->ino, groups);
+	return store_check_access(rq->fs->store, &who, o, 4);
 }
 
 static int attempt_awaited(struct open_request *rq, struct handle **h)
@@ -217,7 +221,7 @@ static int attempt_awaited(struct open_request *rq, struct handle **h)
 	do {
 		r = store_lookup(st, &rq->who, parent, name, &e);
 		if (r == 0)
-			r = check_read(&rq->who, &e.o);
+			r = check_read(rq, &e.o);
 		if (r == 0)
 			r = store_open(st, &rq->who, e.node, rq->fi.flags, rq->interrupt.id != 0 ? &rq->waiter : NULL, h,
 				       &rq->prepare);

@@ -37,6 +37,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	unsigned want = FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
 			FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_CACHE_SYMLINKS;
 
+	if (store_uses_acls(fs->store))
+		want |= FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK; /* what is made may inherit a list instead of losing the umask */
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
 	want |= FUSE_CAP_HANDLE_KILLPRIV_V2; /* see core/privileges.c; older libfuse: passthrough.c */
 #endif

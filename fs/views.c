@@ -104,6 +104,22 @@ int views_awaited_stat(struct fs *fs, const struct caller *who, fuse_ino_t ino, 
 	return r == -ENOENT ? 0 : r;
 }
 
+bool views_awaited_node(struct fs *fs, const struct caller *who, fuse_ino_t ino, uint64_t *node)
+{
+	struct awaited *n, copy = { 0 };
+	struct entry e;
+
+	pthread_mutex_lock(&fs->awaited_lock);
+	n = find(fs, ino);
+	if (n != NULL)
+		copy = *n;
+	pthread_mutex_unlock(&fs->awaited_lock);
+	*node = copy.vid;
+	if (copy.vid == 0 && copy.parent != 0 && store_lookup(fs->store, who, copy.parent, copy.name, &e) == 0)
+		*node = e.node;
+	return *node != 0;
+}
+
 void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup)
 {
 	struct awaited *n;

@@ -175,8 +175,9 @@ class Pool:
 
 
 @pytest.fixture(scope="module")
-def pool(scratch, numbers, watchdog, data_path):
-    options = ",".join(part for part in (base_options(), data_path) if part)
+def pool(request, scratch, numbers, watchdog, data_path):
+    parts = (base_options(), data_path, getattr(request.module, "MOUNT_OPTIONS", ""))
+    options = ",".join(part for part in parts if part)
     shared = Pool(scratch, numbers, watchdog, options)
     yield shared
     shared.stop()
@@ -221,7 +222,7 @@ def users():
 
 
 @pytest.fixture(scope="module")
-def place_root(place_kind, scratch, numbers, watchdog):
+def place_root(request, place_kind, scratch, numbers, watchdog):
     """The pool of mounts, or the directory, that the cases of a module share."""
     if place_kind in ("control", "disk"):
         base = scratch if place_kind == "control" else tempfile.gettempdir()
@@ -232,7 +233,7 @@ def place_root(place_kind, scratch, numbers, watchdog):
         yield folder
         shutil.rmtree(folder)
         return
-    options = (base_options(), DATA_PATHS.get(place_kind))
+    options = (base_options(), DATA_PATHS.get(place_kind), getattr(request.module, "MOUNT_OPTIONS", ""))
     shared = Pool(scratch, numbers, watchdog, ",".join(option for option in options if option))
     yield shared
     shared.stop()
