@@ -11,8 +11,8 @@ must be a row of docs/posix.md, which says why.
     file f alice 0600; @bob open f rdonly = EACCES; @alice unlink f; type f = none
 
 Arguments that are paths are relative to the directory of the case. `%FF` is the byte 0xFF, `''` the empty path, `4095:f` an
-absolute path of 4095 bytes to f, `&H` the file that `keep H ...` has left open. Every user has one process that does
-his calls, for as long as the tests run. Calls leave modes alone: the umask is 0 unless a case says `umask`.
+absolute path of 4095 bytes to f, `&H` the file that `keep H ...` has left open. Every user but root has one process
+that does his calls, for as long as the tests run. Calls leave modes alone: the umask is 0 unless a case says `umask`.
 
 Verbs are functions that are registered with @verb; a test file may add its own. `make(place, ...)` has the user in
 place.user, and place.call() does a call of the worker, or of `os`, as that user.
@@ -28,6 +28,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
+import worker
 from pfs import AT_FDCWD, REPO, Worker, name_of
 
 
@@ -42,8 +43,9 @@ USERS = {
     "alice": User(65501, 65501, (65510,)),  # is in the group `team`
     "bob": User(65502, 65502),
     "carol": User(65503, 65503, (65510, 65501)),  # is in `team`, and in alice's group
+    "process": User(0, 0),  # root in a process of his own
 }
-GROUPS = {**{name: user.gid for name, user in USERS.items()}, "team": 65510, "none": 65520}
+GROUPS = {**{name: user.gid for name, user in USERS.items() if name != "process"}, "team": 65510, "none": 65520}
 VERBS = {}
 REALTIME_COARSE = 5  # what file systems take their times from
 
@@ -66,8 +68,8 @@ class Users:
 
     def __getitem__(self, name):
         if name not in self.workers or self.workers[name].process.poll() is not None:
-            worker = self.workers[name] = Worker() if os.geteuid() else Worker(*USERS[name])
-            worker.umask(0)
+            self.workers[name] = Worker() if os.geteuid() else Worker(*USERS[name])
+            self.workers[name].umask(0)
         return self.workers[name]
 
     def close(self):
@@ -80,9 +82,11 @@ class Place:
 
     def __init__(self, root, users, mounted):
         self.root, self.users, self.mounted = os.fsdecode(root), users, mounted
+        self.umask = os.umask(0)
         self.user = "root"
         self.kept = {}  # name: (user, descriptor)
         self.marks = {}
+        self.masked = set()  # users with an umask
 
     def path(self, name):
         """The absolute path of an argument."""
@@ -90,26 +94,31 @@ class Place:
         if name == "''":
             return ""
         if name.startswith("&"):  # below a directory that is kept open
-            handle, _, rest = name[1:].partition("/")
-            return f"/proc/self/fd/{self.kept[handle][1]}/{rest}"
+            handle, slash, rest = name[1:].partition("/")
+            return f"/proc/self/fd/{self.kept[handle][1]}{slash}{rest}"
         if sized:
             return self.root + "/" * (int(sized[1]) - len(os.fsencode(self.root + sized[2]))) + sized[2]
         return os.path.join(self.root, os.fsdecode(unquote_to_bytes(name)))
 
     def call(self, name, *args, **kwargs):
-        worker = self.users[self.user]
-        job = worker.begin(name, *args, **kwargs)
+        return self.call_as(self.user, name, *args, **kwargs)
+
+    def call_as(self, user, name, *args, **kwargs):
+        if user == "root":  # faster, and what hangs is ended by the watchdog
+            return (getattr(worker, name, None) or getattr(os, name))(*args, **kwargs)
+        process = self.users[user]
+        job = process.begin(name, *args, **kwargs)
         try:
             return job.result()
         finally:
             if not job.done:
-                worker.end()  # it hangs: the next case gets another one
+                process.end()  # it hangs: the next case gets another one
 
     def lstat(self, name):
         """What lstat(2) says of a path, or fstat(2) of `&H`."""
         if name.startswith("&") and "/" not in name:
             user, fd = self.kept[name[1:]]
-            return self.users[user].fstat(fd)
+            return self.call_as(user, "fstat", fd)
         return self.call("lstat", self.path(name)) if name.startswith("&") else os.lstat(self.path(name))
 
     def outcome(self, name, *args):
@@ -117,7 +126,7 @@ class Place:
         try:
             result = VERBS[name](self, *args)
         except OSError as error:
-            return name_of(error.errno)
+            return {"ENOTSUP": "EOPNOTSUPP", "EWOULDBLOCK": "EAGAIN"}.get(name := name_of(error.errno), name)
         return "0" if result is None else str(result)
 
     def run(self, script):
@@ -139,10 +148,11 @@ class Place:
     def close(self):
         for user, fd in self.kept.values():
             with contextlib.suppress(OSError):
-                self.users[user].close(fd)
+                self.call_as(user, "close", fd)
         self.kept.clear()
-        for user in self.users.workers.values():
-            user.umask(0)
+        for user in self.masked:
+            self.call_as(user, "umask", 0)
+        os.umask(self.umask)
 
 
 # ---- making things ---------------------------------------------------------------------------------------------------
@@ -256,7 +266,10 @@ def mknod(place, name, kind, mode="0644", device="1:2"):
 
 def open_flags(text):
     """`rdwr,creat,excl` as a number."""
-    return sum(getattr(os, "O_" + flag.upper()) for flag in text.split(","))
+    bits = 0
+    for flag in text.split(","):
+        bits |= int(flag) if flag.isdigit() else getattr(os, "O_" + flag.upper())
+    return bits
 
 
 @verb
@@ -273,14 +286,14 @@ def keep(place, handle, name, flags, mode="0644"):
 @verb
 def close(place, handle):
     user, fd = place.kept.pop(handle.lstrip("&"))
-    place.users[user].close(fd)
+    place.call_as(user, "close", fd)
 
 
 @verb
 def chmod(place, name, mode):
     if name.startswith("&"):
         user, fd = place.kept[name[1:]]
-        place.users[user].fchmod(fd, int(mode, 8))
+        place.call_as(user, "fchmod", fd, int(mode, 8))
     else:
         place.call("chmod", place.path(name), int(mode, 8))
 
@@ -293,6 +306,23 @@ def chown(place, name, owner):
 @verb
 def umask(place, mask):
     place.call("umask", int(mask, 8))
+    place.masked.add(place.user)
+
+
+@verb
+def effective(place, user, *step):
+    """A call of a process whose effective ids are another user's, its real ones root's."""
+    who, root = USERS[user], place.users["process"]
+    place.user = "process"
+    root.setgroups(list(who.groups))
+    root.setegid(who.gid)
+    root.seteuid(who.uid)
+    try:
+        return place.outcome(*step)
+    finally:
+        root.seteuid(0)
+        root.setegid(0)
+        root.setgroups([])
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
@@ -351,11 +381,11 @@ def ls(place, name="."):
 
 @verb
 def read(place, name):
-    """The bytes of a file."""
-    if name.startswith("&"):
+    """The bytes of a file; `-` if there are none."""
+    if name.startswith("&") and "/" not in name:
         user, fd = place.kept[name[1:]]
-        return place.users[user].pread(fd, 1 << 20, 0).decode()
-    return place.call("read_path", place.path(name)).decode()
+        return place.call_as(user, "pread", fd, 1 << 20, 0).decode() or "-"
+    return place.call("read_path", place.path(name)).decode() or "-"
 
 
 @verb
@@ -363,9 +393,9 @@ def write(place, name, text):
     """Make what a file has this text; `&H` is written to at 0."""
     if name.startswith("&"):
         user, fd = place.kept[name[1:]]
-        place.users[user].pwrite(fd, text.encode(), 0)
+        place.call_as(user, "pwrite", fd, text.encode(), 0)
     else:
-        place.call("write_path", place.path(name), text.encode())
+        place.call("write_path", place.path(name), text.encode(), mode=0o644)
 
 
 # ---- times -----------------------------------------------------------------------------------------------------------
