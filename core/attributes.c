@@ -5,11 +5,30 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+void object_takes(struct meta_object *o, const struct stat *bytes)
+{
+	o->size = bytes->st_size;
+	o->blocks = bytes->st_blocks;
+	o->mtime = ns_of(&bytes->st_mtim);
+	if (o->ctime < ns_of(&bytes->st_ctim))
+		o->ctime = ns_of(&bytes->st_ctim); /* when it was written; chmod and the like are not the file's */
+}
+
+void object_as_draft(struct meta_object *o, const struct version *d, const struct stat *bytes)
+{
+	if (draft_is_untouched(d, bytes))
+		return;
+	object_takes(o, bytes);
+	if (d->unprivileged && d->replaces && d->blessed_mtime != o->mtime)
+		privileges_drop_mode(o);
+}
+
 /* A node in use knows better than the record: drafts, what became of them, and files changed in place have their own
  * size, and an old version keeps the one it had. */
 static void overlay(struct store *st, struct subject *s)
 {
 	struct version *v = s->v;
+	bool draft = false;
 	struct stat bytes;
 	int fd;
 
@@ -17,6 +36,7 @@ static void overlay(struct store *st, struct subject *s)
 	if (s->gone)
 		s->o.nlink = 0;
 	fd = v != NULL && (v->role == ROLE_DRAFT || v->aborted || s->o.live) ? v->fd : -1;
+	draft = v != NULL && v->role == ROLE_DRAFT;
 	if (v != NULL && v->role == ROLE_OLD) {
 		s->o.size = v->size;
 		s->o.mtime = v->mtime;
@@ -27,10 +47,13 @@ static void overlay(struct store *st, struct subject *s)
 	if (fd >= 0 ? fstat(fd, &bytes) < 0 : !s->o.live || !is_file(&s->o) ||
 					      st->blobs->ops->stat(st->blobs, s->o.vid, &bytes) < 0)
 		return;
-	s->o.size = bytes.st_size;
-	s->o.blocks = bytes.st_blocks;
-	s->o.mtime = ns_of(&bytes.st_mtim);
-	s->o.atime = ns_of(&bytes.st_atim);
+	if (!draft) {
+		object_takes(&s->o, &bytes);
+		return;
+	}
+	pthread_mutex_lock(&st->lock);
+	object_as_draft(&s->o, v, &bytes);
+	pthread_mutex_unlock(&st->lock);
 }
 
 static void entry_of(struct store *st, struct subject *s, uint64_t node, struct entry *e)
@@ -65,17 +88,6 @@ int store_getattr(struct store *st, const struct caller *who, uint64_t node, str
 	return -ESTALE;
 }
 
-static struct timespec timespec_of(int64_t ns)
-{
-	struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
-
-	if (ts.tv_nsec < 0) { /* before 1970 */
-		ts.tv_nsec += 1000000000;
-		ts.tv_sec--;
-	}
-	return ts;
-}
-
 static void set_times(struct meta_object *o, const struct attribute_change *ch, int64_t now)
 {
 	if ((ch->which & CHANGE_ATIME) != 0)
@@ -104,6 +116,15 @@ static void set_draft_times(struct store *st, struct subject *s, const struct at
 		futimens(fd, ts);
 }
 
+/* chown(2), also when it says -1 and -1. The kernel asks that of itself, too, when such a file is written; then it is the
+ * publishing of the draft that decides. */
+static bool is_chown(const struct subject *s, const struct attribute_change *ch)
+{
+	bool replaces = s->v != NULL && s->v->role == ROLE_DRAFT && s->v->replaces;
+
+	return (ch->which & (CHANGE_UID | CHANGE_GID)) != 0 || (ch->which == 0 && !replaces);
+}
+
 static int set_fields(struct op *op, struct subject *s, const struct attribute_change *ch)
 {
 	struct meta_object *o = &s->o;
@@ -111,7 +132,7 @@ static int set_fields(struct op *op, struct subject *s, const struct attribute_c
 	int64_t now = store_now(st);
 	int r = 0;
 
-	if ((ch->which & (CHANGE_UID | CHANGE_GID)) != 0 && !is_dir(o))
+	if (is_chown(s, ch) && !is_dir(o))
 		r = privileges_after_chown(op, o);
 	if ((ch->which & CHANGE_MODE) != 0)
 		privileges_bless(st, s);

@@ -70,7 +70,7 @@ static int forget_results(struct meta *m, const struct meta_object *o)
 	return r;
 }
 
-static void become_published(struct store *st, struct meta_object *o, const struct publication *p)
+static void become_published(struct meta_object *o, const struct publication *p)
 {
 	o->vid = p->vid;
 	o->version++;
@@ -78,10 +78,7 @@ static void become_published(struct store *st, struct meta_object *o, const stru
 	o->error = 0;
 	o->deadline = 0;
 	o->durable = p->durable;
-	o->size = p->bytes->st_size;
-	o->blocks = p->bytes->st_blocks;
-	o->mtime = ns_of(&p->bytes->st_mtim);
-	o->ctime = store_now(st);
+	object_takes(o, p->bytes);
 	o->producer_pid = p->producer->pid;
 	o->producer_uid = p->uid;
 	memcpy(o->producer_command, p->producer->command, META_COMMAND_MAX);
@@ -99,7 +96,7 @@ int draft_publish(struct op *op, struct meta_object *o, const struct publication
 		version_replaced(op->st, o);
 	if (r == 0 && p->written)
 		r = privileges_after_write(op, o, p->unprivileged);
-	become_published(op->st, o, p);
+	become_published(o, p);
 	if (r == 0)
 		r = m->ops->object_update(m, o);
 	if (r == 0)
@@ -342,6 +339,11 @@ void draft_revoked(struct store *st, uint64_t vid)
 	pthread_mutex_unlock(&st->lock);
 }
 
+bool draft_is_untouched(const struct version *v, const struct stat *bytes)
+{
+	return v->continues && v->data == DATA_READY && bytes->st_size == v->start_size && ns_of(&bytes->st_mtim) == v->start_mtime;
+}
+
 static struct draft_question draft_question(struct store *st, struct version *v, const struct meta_object *o,
 					    const struct stat *bytes, bool killed)
 {
@@ -350,7 +352,7 @@ static struct draft_question draft_question(struct store *st, struct version *v,
 		.replaces = v->replaces,
 		.declared = o->declared,
 		.has_data = v->data == DATA_READY && v->closed,
-		.unchanged = v->continues && bytes->st_size == v->start_size && ns_of(&bytes->st_mtim) == v->start_mtime,
+		.unchanged = draft_is_untouched(v, bytes),
 		.error = v->error,
 		.killed = killed,
 		.fsynced = v->fsynced,
@@ -391,7 +393,7 @@ static void show_published(struct op *op, struct version *v, const struct meta_o
 	struct store *st = op->st;
 	struct meta_object row = *o;
 
-	become_published(st, &row, p);
+	become_published(&row, p);
 	pthread_mutex_lock(&st->lock);
 	v->object->row = row;
 	v->object->settling = true;

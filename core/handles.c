@@ -116,9 +116,7 @@ static int record_in_place(struct op *op, struct version *v)
 		return r == -ENOENT ? 0 : r;
 	if (o.mtime != ns_of(&bytes.st_mtim) && v->blessed_mtime != ns_of(&bytes.st_mtim))
 		r = privileges_after_write(op, &o, v->unprivileged);
-	o.size = bytes.st_size;
-	o.blocks = bytes.st_blocks;
-	o.mtime = ns_of(&bytes.st_mtim);
+	object_takes(&o, &bytes);
 	if (o.queued > 0)
 		op_turn(op, o.id); /* it may have been the last who writes it */
 	return r == 0 ? m->ops->object_update(m, &o) : r;

@@ -49,7 +49,7 @@ struct version {
 	bool aborted;         /* it was a draft, and never published */
 	bool unlinked_data;   /* its file is to be removed when the last one is done with it */
 	int error;            /* a write or a commit failed: never publish */
-	int64_t start_size, start_mtime; /* of the file when it was prepared from base */
+	int64_t start_size, start_mtime; /* of the file when it was prepared; before that, of what it starts from */
 	int64_t synced_size, synced_mtime; /* of the file when it was last fsynced */
 	int64_t blessed_mtime; /* of the file when somebody last set the mode or the capabilities; see privileges.c */
 	bool unprivileged;     /* somebody other than root has had it open for writing */
@@ -346,8 +346,13 @@ bool access_is_bare(struct store *st, const struct meta_object *o);
 int access_check(struct store *st, const struct caller *who, const struct meta_object *o, unsigned want); /* -EACCES */
 uint32_t access_plain_mode(struct store *st, const struct meta_object *o); /* of what is like o, but has no list */
 
+/* attributes.c */
+void object_takes(struct meta_object *o, const struct stat *bytes); /* what its file says */
+void object_as_draft(struct meta_object *o, const struct version *d, const struct stat *bytes); /* as it would be published; locked */
+
 /* privileges.c */
 void privileges_bless(struct store *st, struct subject *s);
+void privileges_drop_mode(struct meta_object *o);
 int privileges_after_write(struct op *op, struct meta_object *o, bool unprivileged);
 int privileges_after_chown(struct op *op, struct meta_object *o);
 
@@ -369,6 +374,7 @@ struct publication {
 	bool written; /* since somebody has last set the mode or the capabilities */
 	bool unprivileged; /* by somebody other than root, or perhaps */
 };
+bool draft_is_untouched(const struct version *v, const struct stat *bytes); /* nothing was written to it */
 int draft_publish(struct op *op, struct meta_object *o, const struct publication *p);
 int draft_drop_unsettled(struct op *op, const struct meta_object *o); /* o is being deleted */
 void draft_settle_later(struct store *st, uint64_t object, uint64_t vid); /* by what is recorded of it */
@@ -426,6 +432,17 @@ static inline int64_t store_now(struct store *st)
 static inline int64_t ns_of(const struct timespec *ts)
 {
 	return (int64_t)ts->tv_sec * NS_PER_SEC + ts->tv_nsec;
+}
+
+static inline struct timespec timespec_of(int64_t ns)
+{
+	struct timespec ts = { .tv_sec = ns / NS_PER_SEC, .tv_nsec = ns % NS_PER_SEC };
+
+	if (ts.tv_nsec < 0) { /* before 1970 */
+		ts.tv_nsec += NS_PER_SEC;
+		ts.tv_sec--;
+	}
+	return ts;
 }
 
 /* The handle of a borrow: it looks like a file, but has no bytes of its own. */

@@ -45,9 +45,29 @@ static void live_size(struct store *st, struct meta_object *o, uint64_t vid)
 
 	if (st->blobs->ops->stat(st->blobs, vid, &bytes) < 0)
 		return;
-	o->size = bytes.st_size;
-	o->blocks = bytes.st_blocks;
-	o->mtime = ns_of(&bytes.st_mtim);
+	object_takes(o, &bytes);
+}
+
+/* As long as the catalog is held, the draft stays. */
+static void draft_size(struct store *st, struct meta_object *o, const struct version *d)
+{
+	struct stat bytes;
+	int fd;
+
+	pthread_mutex_lock(&st->lock);
+	fd = d->fd;
+	pthread_mutex_unlock(&st->lock);
+	if (fd < 0 || fstat(fd, &bytes) < 0)
+		return;
+	pthread_mutex_lock(&st->lock);
+	object_as_draft(o, d, &bytes);
+	pthread_mutex_unlock(&st->lock);
+}
+
+/* Its writer has closed it, and it is about to be published: whoever looks now finds it so. */
+static bool is_closed(const struct version *d)
+{
+	return d->replaces && d->sealed && !d->held_up && d->error == 0;
 }
 
 /* The catalog is held. */
@@ -67,11 +87,15 @@ void fill_entry(struct store *st, const struct caller *who, const struct meta_ob
 	if (st->intents != NULL && who != NULL)
 		other = intent_node(st, who, o, &overtaken);
 	e->stable = o->state == OBJECT_READY && d == NULL && o->nlink == 1;
+	if (other == 0 && d != NULL && is_closed(d))
+		other = d->vid;
 	if (other != 0)
 		e->node = other;
 	pthread_mutex_unlock(&st->lock);
 	version_end_in_op(st, overtaken);
-	if (o->live || o->state == OBJECT_WRITING || (d != NULL && d->vid == e->node))
+	if (d != NULL && d->vid == e->node)
+		draft_size(st, &e->o, d);
+	else if (o->live || o->state == OBJECT_WRITING)
 		live_size(st, &e->o, e->node);
 }
 

@@ -135,6 +135,7 @@ static int open_draft_data(struct opening *o, struct version *d)
 	d->data = DATA_PREPARING;
 	d->extends = o->who->via != VIA_MUT && draft_may_extend(o->st, &o->s.o, o->flags, in_use(o, o->s.o.vid));
 	d->start_size = o->s.o.size;
+	d->start_mtime = o->s.o.mtime;
 	d->continues = o->s.o.state == OBJECT_READY && (o->flags & O_TRUNC) == 0;
 	d->base = d->continues && o->s.o.size > 0 ? o->s.o.vid : 0;
 	return prepare_first(o, d);

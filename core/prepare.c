@@ -3,6 +3,7 @@
 #include "core/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 int store_prepare_is_quick(struct store *st, uint64_t vid)
@@ -52,12 +53,23 @@ static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 	return *fd < 0 ? *fd : 0;
 }
 
+/* What nobody has written to yet is as old as what it is a copy of; the first write gives it another time. */
+static void set_start_time(int fd, const struct version *v)
+{
+	struct timespec ts[2] = { { .tv_nsec = UTIME_OMIT }, timespec_of(v->start_mtime) };
+
+	if (v->continues)
+		futimens(fd, ts);
+}
+
 static void prepared(struct store *st, struct version *v, int fd, bool shares, int r)
 {
 	struct stat start = { 0 };
 
-	if (r == 0)
+	if (r == 0) {
+		set_start_time(fd, v);
 		fstat(fd, &start);
+	}
 	pthread_mutex_lock(&st->lock);
 	v->fd = fd;
 	v->data = r == 0 ? DATA_READY : DATA_NONE;

@@ -29,7 +29,7 @@ void privileges_bless(struct store *st, struct subject *s)
 	pthread_mutex_unlock(&st->lock);
 }
 
-static void drop_mode(struct meta_object *o)
+void privileges_drop_mode(struct meta_object *o)
 {
 	o->mode &= ~(uint32_t)S_ISUID;
 	if ((o->mode & S_IXGRP) != 0) /* without it, it never meant a group to run as */
@@ -45,12 +45,12 @@ static int drop_capabilities(struct op *op, const struct meta_object *o)
 int privileges_after_write(struct op *op, struct meta_object *o, bool unprivileged)
 {
 	if (unprivileged)
-		drop_mode(o);
+		privileges_drop_mode(o);
 	return o->version > 0 ? drop_capabilities(op, o) : 0;
 }
 
 int privileges_after_chown(struct op *op, struct meta_object *o)
 {
-	drop_mode(o);
+	privileges_drop_mode(o);
 	return drop_capabilities(op, o);
 }

@@ -312,10 +312,13 @@ static bool is_ours(const char *name)
 /* `pfs.` is where core keeps what belongs to an object; nobody else can name it. */
 static int check_name(const struct store *st, const char *name)
 {
+	static const char *const prefixes[] = { "user.", "trusted.", "security." };
+
 	if (is_acl(name))
 		return st->uses_acls ? 0 : -EOPNOTSUPP;
-	if (strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 || strncmp(name, "security.", 9) == 0)
-		return 0;
+	for (unsigned i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+			return name[strlen(prefixes[i])] != '\0' ? 0 : -EINVAL;
 	return -EOPNOTSUPP;
 }
 

@@ -140,7 +140,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 		r = f->h != NULL ? store_ftruncate(f->h, st->st_size) : -EINVAL;
 	if (r < 0)
 		fuse_reply_err(req, -r);
-	else if (ch.which != 0)
+	else if (ch.which != 0 || set == 0)
 		set_attributes(req, ino, &ch);
 	else
 		reply_node(req, ino);

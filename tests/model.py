@@ -564,7 +564,7 @@ class Model:
         if file.draft is None:
             keeps = file.ready and "t" not in flags
             content = file.current.content if keeps else b""
-            file.draft = Version(content, replaces=file.ready, copied=len(content) > 0)
+            file.draft = Version(content, replaces=file.ready, copied=keeps)
             file.error = None
             if not file.ready:
                 file.state = "writing"
