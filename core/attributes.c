@@ -96,24 +96,29 @@ static void set_times(struct meta_object *o, const struct attribute_change *ch, 
 		o->mtime = ch->mtime == INT64_MIN ? now : ch->mtime;
 }
 
-/* The times of a draft are those of its file, which is where publishing takes them from. */
+/* The times of a draft are those of its file, which is where publishing takes them from; so are those of what is changed
+ * in place. */
 static void set_draft_times(struct store *st, struct subject *s, const struct attribute_change *ch)
 {
 	struct timespec ts[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
-	int fd = -1;
+	int fd = -1, opened = -1;
 
-	if ((ch->which & (CHANGE_ATIME | CHANGE_MTIME)) == 0 || s->v == NULL)
+	if ((ch->which & (CHANGE_ATIME | CHANGE_MTIME)) == 0 || !is_file(&s->o) || (s->v == NULL && !s->o.live))
 		return;
 	if ((ch->which & CHANGE_ATIME) != 0)
 		ts[0] = timespec_of(s->o.atime);
 	if ((ch->which & CHANGE_MTIME) != 0)
 		ts[1] = timespec_of(s->o.mtime);
 	pthread_mutex_lock(&st->lock);
-	if (s->v->role == ROLE_DRAFT || s->o.live)
+	if (s->v != NULL && (s->v->role == ROLE_DRAFT || s->o.live))
 		fd = s->v->fd;
 	pthread_mutex_unlock(&st->lock);
+	if (fd < 0 && s->o.live)
+		fd = opened = st->blobs->ops->open(st->blobs, s->o.vid);
 	if (fd >= 0)
 		futimens(fd, ts);
+	if (opened >= 0)
+		close(opened);
 }
 
 /* chown(2), also when it says -1 and -1. The kernel asks that of itself, too, when such a file is written; then it is the

@@ -8,7 +8,7 @@ import pytest
 
 import posixattr  # its verbs
 from posixfs import cases
-from test_posix_attributes import FILES, paths
+from test_posix_attributes import UTIME, UTIME_MORE, paths
 
 pytestmark = pytest.mark.needs_root
 HUGE = "2^63-1"
@@ -149,6 +149,29 @@ def test_writing(place, script):
 
 @cases(TIMES)
 def test_times_of_writing(place, script):
+    place.run(script)
+
+
+# ---- publish=write: as other file systems do -------------------------------------------------------------------------
+
+on_mounts = pytest.mark.parametrize("place_kind", ["passthrough", "fallback"], indirect=True)
+
+
+@on_mounts
+@cases({f"truncate-{name}": script for name, script in TRUNCATE.items()}, KILLPRIV,
+       "\n".join(f"{name}-{line}" for name, table in (("truncate", TRUNCATE_MORE), ("writing", WRITING), ("times", TIMES))
+                 for line in table.strip().splitlines() if "~atime" not in line))
+def test_changed_in_place(place, script):
+    os.setxattr(place.root, "user.promisefs.publish", b"write")
+    place.mounted = False  # no difference is allowed
+    place.run(script)
+
+
+@on_mounts
+@cases(UTIME, UTIME_MORE)
+def test_times_in_place(place, script):
+    """The times of what is changed in place are those of its data file."""
+    os.setxattr(place.root, "user.promisefs.publish", b"write")
     place.run(script)
 
 
