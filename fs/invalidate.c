@@ -35,3 +35,9 @@ void fs_invalidate(struct fs *fs, uint64_t parent, const char *name)
 	strcpy(i->name, name);
 	workers_queue(fs->invalidator, &i->work);
 }
+
+/* Without an offset the kernel looks at no pages, and takes no lock that somebody could hold who waits for us. */
+void fs_forget_attributes(struct fs *fs, uint64_t node)
+{
+	fuse_lowlevel_notify_inval_inode(fs->se, node_in(VIEW_KEYS, node), -1, 0);
+}

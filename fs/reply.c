@@ -90,6 +90,8 @@ static void answer(struct reply *r)
 		fuse_reply_entry(r->req, &p);
 		break;
 	case REPLY_ATTR:
+		if (r->view == VIEW_FUTURE)
+			fs_forget_attributes(fs_of(r->req), r->e.node);
 		timeout = reply_attr(r->view, &r->e, &st);
 		fuse_reply_attr(r->req, &st, timeout);
 		break;

@@ -5,6 +5,7 @@ import os
 import re
 import select
 import signal
+import stat
 
 import pytest
 
@@ -345,3 +346,14 @@ def test_mixed_users_of_the_views(mnt):
     assert mnt.wait_of(reader)["uid"] == NOBODY - 1
     worker.write_path(mnt / "key", pattern(1000))
     assert reader.result() == pattern(1000)
+
+
+def test_what_is_changed_through_future_is_so_for_the_key(mnt):
+    """The kernel keeps the attributes of the key, and another inode was changed."""
+    key = mnt.put("key", b"x")
+    mnt.becomes("key", "ready")
+    assert stat.S_IMODE(os.stat(key).st_mode) != 0o600
+    os.chmod(mnt.future("key"), 0o600)
+    assert stat.S_IMODE(os.stat(key).st_mode) == 0o600
+    os.utime(mnt.future("key"), (1, 2))
+    assert os.stat(key).st_mtime == 2
