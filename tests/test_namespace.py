@@ -2,6 +2,7 @@
 import errno
 import os
 import stat
+import struct
 import time
 
 import pytest
@@ -818,3 +819,29 @@ def test_sqlite_works_on_the_mount(mnt):
     base.commit()
     assert base.execute("select sum(x) from t").fetchone() == (499500,)
     base.close()
+
+
+# ---- access control lists; more of them is in test_acl.py --------------------------------------------------------------
+
+def access_list(*entries):
+    """The value of system.posix_acl_access: (tag, rights, id) each."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, rights, number) for tag, rights, number in entries)
+
+
+def test_lists_on_a_mount_of_whoever_runs_this(new_mount):
+    """setfacl -m u:12345:rwx, as a default, and what is made below it."""
+    mnt = new_mount("acl")
+    nobody = 0xFFFFFFFF
+    default = access_list((1, 7, nobody), (2, 7, 12345), (4, 5, nobody), (16, 7, nobody), (32, 0, nobody))
+    inherited = access_list((1, 6, nobody), (2, 7, 12345), (4, 5, nobody), (16, 6, nobody), (32, 0, nobody))
+    os.mkdir(mnt / "dir")
+    os.setxattr(mnt / "dir", "system.posix_acl_default", default)
+    mnt.put("dir/key", b"x")
+    assert os.getxattr(mnt / "dir/key", "system.posix_acl_access") == inherited
+    assert stat.S_IMODE(os.stat(mnt / "dir/key").st_mode) == 0o660
+    os.chmod(mnt / "dir/key", 0o600)
+    assert os.getxattr(mnt / "dir/key", "system.posix_acl_access")[-14] == 0  # the rights of the mask
+    mnt.put("dir/key", b"y")
+    assert mnt.get("dir/key") == b"y" and "system.posix_acl_access" in os.listxattr(mnt / "dir/key")
+    os.removexattr(mnt / "dir/key", "system.posix_acl_access")
+    assert os.listxattr(mnt / "dir/key") == []
