@@ -1,5 +1,6 @@
 """What the POSIX cases of attributes and sizes can do besides (posixfs.py): owners by number, times, truncate, fallocate,
 extended attributes."""
+import mmap
 import os
 import struct
 import time
@@ -34,6 +35,18 @@ def own(place, name, user, group, *flags):
     uid = -1 if user == "-" else USERS[user].uid
     gid = -1 if group == "-" else GROUPS[group]
     call(place, "lchown" if "nofollow" in flags else "chown", "fchown", name, uid, gid)
+
+
+@verb
+def fchmodat(place, name, mode, *flags):
+    place.call("libc_call", "fchmodat", AT_FDCWD, os.fsencode(place.path(name)), int(mode, 8), NOFOLLOW if "nofollow" in flags else 0)
+
+
+@verb
+def fchownat(place, handle, user, group):
+    """With AT_EMPTY_PATH: of a descriptor that may be opened with O_PATH."""
+    user_of, fd = place.kept[handle[1:]]
+    place.call_as(user_of, "libc_call", "fchownat", fd, b"", USERS[user].uid, GROUPS[group], 0x1000)
 
 
 # ---- times -----------------------------------------------------------------------------------------------------------
@@ -115,6 +128,20 @@ def posix_fallocate(place, handle, offset, length):
 @verb
 def pwrite(place, handle, offset, text):
     return on(place, handle, "pwrite", b"" if text == "-" else text.encode(), number(offset))
+
+
+@verb
+def mapwrite(place, name, offset, text):
+    """Writes through a shared mapping; the descriptor is closed, and the mapping gone, when this returns."""
+    fd = place.call("open", place.path(name), os.O_RDWR)
+    try:
+        with mmap.mmap(fd, 0) as area:
+            os.close(fd)
+            fd = -1
+            area[int(offset):int(offset) + len(text)] = text.encode()
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 @verb

@@ -63,6 +63,10 @@ path-descriptor: file f; keep H f rdonly,path; chmod &H 0421 = EBADF
 dir-descriptor: dir d; keep H d rdonly,directory; chmod &H 0700; mode d = 0700
 descriptor-not-owner: file f alice 0666; @bob keep H f rdwr; @bob chmod &H 0421 = EPERM; mode f = 0666
 descriptor-unlinked: keep H f rdwr,creat; unlink f; chmod &H 0421; mode &H = 0421
+nofollow: file f; fchmodat f 0421 nofollow; mode f = 0421
+nofollow-link: file f; ln f l; fchmodat l 0421 nofollow = EOPNOTSUPP; mode f = 0644; mode l = 0777
+nofollow-dir: dir d; fchmodat d 0421 nofollow; mode d = 0421
+at: file f; ln f l; fchmodat l 0421; mode f = 0421; fchmodat none 0421 = ENOENT
 descriptor-replaced: file f; keep H f rdonly; file g 0600; rename g f; chmod &H 0421; mode &H = 0421; mode f = 0600
 descriptor-renamed: file f; keep H f rdonly; rename f g; chmod &H 0421; mode g = 0421
 links: file f; link f g; chmod g 0421; mode f = 0421
@@ -141,6 +145,7 @@ descriptor: keep H f rdwr,creat; own &H alice team; owner f = alice:team; owner 
 read-descriptor: file f; keep H f rdonly; own &H alice team; owner f = alice:team
 path-descriptor: file f; keep H f rdonly,path; own &H alice team = EBADF
 write-descriptor: file f; keep H f wronly; pwrite &H 0 x = 1; own &H alice team; close &H; owner f = alice:team; read f = x
+path-descriptor-itself: file f; keep H f rdonly,path; fchownat &H alice team; owner f = alice:team
 path-while-replaced: write f one; keep H f wronly,trunc; pwrite &H 0 x = 1; own f alice team; owner &H = alice:team; close &H; owner f = alice:team
 descriptor-unlinked: keep H f rdwr,creat; unlink f; own &H alice team; owner &H = alice:team
 links: file f; link f g; own g alice team; owner f = alice:team

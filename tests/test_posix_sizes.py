@@ -138,6 +138,8 @@ after-publish: keep H f wronly,creat; pwrite &H 0 x = 1; mark f; close &H; chang
 after-replace: write f abc; keep H f wronly; pwrite &H 0 x = 1; mark &H; close &H; changed f &H = -
 fallocate: write f abc; keep H f wronly; mark f; fallocate &H 0 10; changed &H f = mc; close &H; changed f = mc; size f = 10
 write-times-stay-old: write f abc; utime f 1 2; keep H f wronly; mtime &H = 2; pwrite &H 0 x = 1; ages &H = -mc; close &H; ages f = -mc
+mapped: write f abc; mark f; mapwrite f 1 x; read f = axc; changed f = mc
+mapped-same: write f abc; mark f; mapwrite f 1 b; read f = abc; changed f = mc
 read-atime: write f abc; utime f 1 2; read f = abc; ages f = a-c ~atime --c
 """
 
