@@ -1169,9 +1169,28 @@ static void test_waits(void **state)
 	CHECK(is_woken(&tw));
 }
 
+/* Where clocks are coarse, a write in the moment of the open must be told from none. */
+static void test_copy_is_older_than_any_write(void **state)
+{
+	struct handle *h;
+	struct stat bytes;
+	struct entry e;
+
+	put("a", "text");
+	h = open_write(1, "a", 0);
+	CHECK_R(lookup(2, META_ROOT, "a", &e), 0);
+	CHECK(fstat(handle_fd(h), &bytes) == 0 && ns_of(&bytes.st_mtim) == e.o.mtime - 1);
+	CHECK_R(store_getattr(st, &anybody, handle_vid(h), &e), 0);
+	CHECK(e.o.mtime == ns_of(&bytes.st_mtim) + 1); /* nobody gets to see that */
+	put_bytes(h, "test");
+	close_handle(1, h);
+	has("a", "test");
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(test_copy_is_older_than_any_write),
 		TEST(test_put),
 		TEST(test_put_empty),
 		TEST(test_exists),
