@@ -193,6 +193,26 @@ static int insert_object(struct op *op, uint64_t parent, const char *name, const
 	return r;
 }
 
+/* An object that is whole at once, and empty: by mknod(2), or by an open that makes it and cannot write it. */
+static int insert_empty(struct op *op, uint64_t parent, const char *name, struct meta_object *o)
+{
+	struct blobs *blobs = op->st->blobs;
+	char key[PATH_MAX];
+	int r = blobs->ops->create(blobs, o->vid);
+
+	o->state = OBJECT_READY;
+	o->version = 1;
+	if (r >= 0) {
+		close(r);
+		r = blobs->ops->publish(blobs, o->vid, o->vid);
+	}
+	if (r == 0)
+		r = insert_object(op, parent, name, o);
+	if (r == 0)
+		r = path_of_name(op->st, parent, name, key);
+	return r == 0 ? event_record(op, "put", key, o, NULL, NULL) : r;
+}
+
 int store_make(struct store *st, const struct caller *who, uint64_t parent, const char *name, const struct node_new *n,
 	       struct entry *e, struct meta_commit *c)
 {
@@ -200,22 +220,13 @@ int store_make(struct store *st, const struct caller *who, uint64_t parent, cons
 	struct op op;
 	int r;
 
-	op_begin(&op, st, who);
+	op_begin_named(&op, st, who);
 	r = new_object(&op, parent, name, n->mode, &o);
 	o.rdev = n->rdev;
 	if (n->target != NULL)
 		o.size = (int64_t)strlen(n->target);
-	if (r == 0 && S_ISREG(o.mode)) { /* mknod of a regular file: an empty object, whole at once */
-		o.state = OBJECT_READY;
-		o.version = 1;
-		r = st->blobs->ops->create(st->blobs, o.vid);
-		if (r >= 0) {
-			close(r);
-			r = st->blobs->ops->publish(st->blobs, o.vid, o.vid);
-		}
-	}
 	if (r == 0)
-		r = insert_object(&op, parent, name, &o);
+		r = S_ISREG(o.mode) ? insert_empty(&op, parent, name, &o) : insert_object(&op, parent, name, &o);
 	if (r == 0 && n->target != NULL)
 		r = st->meta->ops->attribute_set(st->meta, o.id, "pfs.target", n->target, strlen(n->target));
 	if (r == 0) {
@@ -295,18 +306,72 @@ static int create_data(struct store *st, const struct caller *who, struct versio
 	return fd < 0 ? fd : 0;
 }
 
-int store_create(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode, int flags,
-		 struct entry *e, struct handle **ret)
+static int open_empty(struct store *st, const struct caller *who, const struct meta_object *o, int flags, struct handle *h)
+{
+	struct version *v;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_current(st, o);
+	if (v != NULL) {
+		v->opens++;
+		*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o->vid, .flags = flags,
+				      .tid = who->tid, .uid = who->uid };
+	}
+	pthread_mutex_unlock(&st->lock);
+	return v != NULL ? 0 : -ENOMEM;
+}
+
+/* Nobody can write it by this open, so there is nothing to wait for: who else opens it, such as the file of a lock, gets
+ * the empty file. */
+static int create_to_read(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode,
+			  int flags, struct entry *e, struct handle **ret)
 {
 	struct handle *h = calloc(1, sizeof(*h));
 	struct meta_object o;
-	struct version *v = NULL;
 	int64_t until = 0;
 	struct op op;
 	int r = h == NULL ? -ENOMEM : 0;
 
 	if (r < 0)
 		return r;
+	op_begin_named(&op, st, who);
+	r = new_object(&op, parent, name, S_IFREG | (mode & 07777), &o);
+	if (r == 0)
+		r = insert_empty(&op, parent, name, &o);
+	if (r == 0)
+		r = lifetime_entry_until(st, &o, &until);
+	if (r == 0)
+		r = open_empty(st, who, &o, flags, h);
+	r = op_end(&op, r, META_LATER, NULL);
+	if (r < 0) {
+		free(h);
+		return r;
+	}
+	r = record_now(st, META_RECORDED); /* its close does not wait for that */
+	if (r < 0) {
+		store_release(h);
+		return r;
+	}
+	*e = (struct entry){ .node = o.vid, .o = o, .until = until };
+	*ret = h;
+	return 0;
+}
+
+int store_create(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode, int flags,
+		 struct entry *e, struct handle **ret)
+{
+	struct handle *h;
+	struct meta_object o;
+	struct version *v = NULL;
+	int64_t until = 0;
+	struct op op;
+	int r;
+
+	if ((flags & O_ACCMODE) == O_RDONLY)
+		return create_to_read(st, who, parent, name, mode, flags, e, ret);
+	h = calloc(1, sizeof(*h));
+	if (h == NULL)
+		return -ENOMEM;
 	op_begin(&op, st, who);
 	r = record_create(&op, parent, name, S_IFREG | (mode & 07777), &o, &v);
 	if (r == 0)

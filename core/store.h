@@ -302,7 +302,8 @@ int store_await_unsettled(struct store *st, const struct caller *who, uint64_t p
 int handle_settled(struct handle *h);
 /* Have fn called, without locks, when h settles; it finds `front` in the handle. It may have settled before. */
 void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void *front);
-/* Make a regular file and open it for writing. */
+/* Make a regular file and open it for writing; or, with O_RDONLY, an empty one that is whole already. Then it blocks until
+ * that is recorded. */
 int store_create(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode, int flags,
 		 struct entry *e, struct handle **ret);
 /* Wait until parent/name can be read. 0 when it can be now (or has failed), STORE_WAITING, or a negative errno. */

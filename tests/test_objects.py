@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pfs import NOBODY, PYTHON, WRITE, attr, eventually, fails, pattern, set_attr, state, tree_bytes, version
+from pfs import NOBODY, PYTHON, WRITE, attr, eventually, fails, pattern, run, set_attr, state, tree_bytes, version
 
 pytestmark = pytest.mark.core
 
@@ -396,6 +396,47 @@ def test_2_5_a_program_that_inherited_the_descriptor_reads_the_draft(mnt):
     writer, fd = mnt.writer("key", b"my draft")
     status, out, err = writer.run(["/bin/cat", mnt / "key"], keep=(fd,))
     assert (status, out, err) == (0, b"my draft", b"")
+
+
+def test_2_5_a_writer_sees_the_size_of_its_own_draft(mnt):
+    """What it opens for reading is the draft's inode, not that of the version that others read."""
+    mnt.put("key", b"old")
+    worker, fd = mnt.writer("key", b"new and longer", os.O_RDWR | os.O_TRUNC)
+    look = worker.open_and_look(mnt / "key")
+    assert (look["size"], look["bytes"], look["mapped"]) == (14, b"new and longer", b"new and longer")
+    worker.truncate(mnt / "key", 5)
+    assert worker.fstat(fd).st_size == worker.fstat(look["fd"]).st_size == 5
+    assert mnt.get("key") == b"old"
+
+
+def test_2_1_an_open_that_makes_a_file_it_cannot_write(mnt):
+    """O_CREAT with O_RDONLY, as of the file of a lock: it is empty and whole at once, nobody waits for its close."""
+    worker = mnt.worker()
+    fd = worker.open(mnt / "lock", os.O_RDONLY | os.O_CREAT, 0o640)
+    assert (state(mnt / "lock"), version(mnt / "lock"), os.stat(mnt / "lock").st_mode & 0o777) == ("ready", 1, 0o640)
+    assert worker.read_path(mnt / "lock") == b"" and mnt.reader(mnt / "lock").result() == b""
+    assert [event["event"] for event in mnt.history("lock")] == ["put"]
+    with fails(errno.EBADF):
+        worker.write(fd, b"x")
+    mnt.put("lock", b"data")
+    assert mnt.get("lock") == b"data" and worker.read(fd, 10) == b""
+    with fails(errno.EEXIST):
+        worker.open(mnt / "lock", os.O_RDONLY | os.O_CREAT | os.O_EXCL)
+
+
+def test_2_1_a_file_of_a_lock(mnt):
+    """flock(1) makes its file so."""
+    done = run("flock", "-n", mnt / "lock", "flock", "-n", mnt / "lock", "true", timeout=10)
+    assert done.returncode == 1 and mnt.get("lock") == b""
+    assert run("flock", "-n", mnt / "lock", "true", timeout=10).returncode == 0
+
+
+def test_2_8_a_file_that_an_open_has_made_is_recorded(own):
+    fd = os.open(own / "lock", os.O_RDONLY | os.O_CREAT, 0o600)
+    own.mount.kill()
+    os.close(fd)
+    own.mount.start()
+    assert own.get("lock") == b"" and state(own / "lock") == "ready"
 
 
 def test_2_5_a_writer_reads_its_own_draft_of_a_future(mnt):

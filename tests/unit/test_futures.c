@@ -538,6 +538,18 @@ static int by_mknod(const char *name)
 	return COMMITTED(store_make(st, &maker, META_ROOT, name, &n, &e, c));
 }
 
+static int by_open(const char *name)
+{
+	const struct caller maker = who(3);
+	struct handle *h = NULL;
+	struct entry e;
+	int r = store_create(st, &maker, META_ROOT, name, 0600, O_RDONLY, &e, &h);
+
+	if (r == 0)
+		store_release(h);
+	return r;
+}
+
 static void test_await_any_way(void **state)
 {
 	put("there", "x");
@@ -545,8 +557,10 @@ static void test_await_any_way(void **state)
 	await_woken_by("k2", by_rename);
 	await_woken_by("k3", by_link);
 	await_woken_by("k4", by_mknod);
+	await_woken_by("k5", by_open);
 	has("k4", "");
-	check_idle(2);
+	has("k5", "");
+	check_idle(3);
 }
 
 static void test_await_cancel(void **state)
