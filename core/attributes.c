@@ -113,7 +113,7 @@ static void set_draft_times(struct store *st, struct subject *s, const struct at
 	if (s->v != NULL && (s->v->role == ROLE_DRAFT || s->o.live))
 		fd = s->v->fd;
 	pthread_mutex_unlock(&st->lock);
-	if (fd < 0 && s->o.live)
+	if (fd < 0 && s->o.live && !s->gone)
 		fd = opened = st->blobs->ops->open(st->blobs, s->o.vid);
 	if (fd >= 0)
 		futimens(fd, ts);

@@ -758,6 +758,21 @@ def test_2_7_visible_as_it_is_written(logs):
     assert logs.reader(logs / "logs/a.log").result() == b"on"
 
 
+@pytest.mark.parametrize("users", ["nobody", "a reader", "a writer"])
+def test_2_7_times_that_are_set_stay(logs, users):
+    """As cp -p, tar and rsync set them, whoever has the file open."""
+    logs.put("logs/a.log", b"line")
+    worker = logs.worker()
+    if users != "nobody":
+        worker.open(logs / "logs/a.log", os.O_RDONLY if users == "a reader" else os.O_RDWR)
+    when = (10**18 + 1234567, 10**18 + 7654321)
+    os.utime(logs / "logs/a.log", ns=when)
+    found = os.stat(logs / "logs/a.log")
+    assert (found.st_atime_ns, found.st_mtime_ns) == when
+    worker.leave()
+    assert logs.get("logs/a.log") == b"line" and os.stat(logs / "logs/a.log").st_mtime_ns == when[1]
+
+
 def test_2_7_a_killed_writer_leaves_what_it_wrote(logs):
     writer, _ = logs.writer("logs/a.log", b"one\n")
     writer.kill()
