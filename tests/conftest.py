@@ -23,6 +23,8 @@ def pytest_addoption(parser):
     parser.addoption("--stress-seed", type=int, default=None, help="replay a stress test with this seed")
     parser.addoption("--model-steps", type=int, default=20_000, help="steps of the comparison with the model (20000)")
     parser.addoption("--model-seed", type=int, default=1, help="make other steps, or replay a run (1)")
+    parser.addoption("--fuzz-seconds", type=float, default=3, help="how long each fuzz test runs (3)")
+    parser.addoption("--fuzz-seed", type=int, default=None, help="replay a fuzz test from this seed on")
     parser.addoption("--race-processes", type=int, default=16, help="how many processes race for borrows (16)")
     parser.addoption("--race-seconds", type=float, default=3, help="how long they do (3)")
 
