@@ -422,6 +422,23 @@ def test_times_set_on_the_writing_descriptor_stay(mnt):
     assert (found.st_atime_ns, found.st_mtime_ns) == (3 * 10**9 + 1, 5 * 10**9 + 7)
 
 
+@pytest.mark.parametrize("publish", ["close", "write"])
+@pytest.mark.parametrize("flags", [os.O_CREAT, os.O_TRUNC, os.O_APPEND, 0], ids=["new", "trunc", "append", "rdwr"])
+def test_times_seen_before_closing_stay(mnt, publish, flags):
+    """git remembers what fstat(2) says before it closes a file, and takes the file for changed when that changes."""
+    os.setxattr(mnt.root, "user.promisefs.publish", publish.encode())
+    if flags != os.O_CREAT:
+        mnt.put("file", b"there")
+        os.chmod(mnt / "file", 0o640)
+    with opened(mnt / "file", os.O_RDWR | flags) as fd:
+        os.write(fd, b"some bytes")
+        before = os.fstat(fd)
+    mnt.get("file")
+    after = os.stat(mnt / "file")
+    names = "st_ino", "st_size", "st_mode", "st_mtime_ns", "st_ctime_ns"
+    assert [getattr(after, name) for name in names] == [getattr(before, name) for name in names]
+
+
 # ---- extended attributes ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("kind", ["file", "dir"])
