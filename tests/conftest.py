@@ -27,6 +27,7 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz-seed", type=int, default=None, help="replay a fuzz test from this seed on")
     parser.addoption("--race-processes", type=int, default=16, help="how many processes race for borrows (16)")
     parser.addoption("--race-seconds", type=float, default=3, help="how long they do (3)")
+    parser.addoption("--tools-long", action="store_true", help="ordinary programs on larger input and for longer")
 
 
 def pytest_configure(config):
@@ -259,6 +260,15 @@ def place(request, place_root, users, numbers):
     finally:
         if mount:
             place_root.watchdog.disarm(mount)
+
+
+@pytest.fixture
+def native(mnt, numbers):
+    """An empty directory on the file system that the store of `mnt` is on."""
+    path = mnt.mount.base / f"native-{next(numbers)}"
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture
