@@ -15,6 +15,7 @@ from .errors import BrokenPromise, Cancelled
 
 ATTRIBUTE = "user.promisefs."
 CONTROL = ".promisefs"
+EXCEPTION = "user.python.exception"
 NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 LONGEST = 2**31 - 1
 BLOCK = 1 << 16

@@ -1,13 +1,10 @@
 """One thread for all callbacks of this process: it sleeps in epoll_wait(2) until a future settles."""
 from __future__ import annotations
 
-import logging
 import os
 import select
 import threading
 from typing import Any, Callable, Optional
-
-log = logging.getLogger("promisefs")
 
 
 class Watcher:
@@ -31,7 +28,9 @@ class Watcher:
                 try:
                     call()
                 except Exception:
-                    log.exception("a callback of a future failed")
+                    import logging
+
+                    logging.getLogger("promisefs").exception("a callback of a future failed")
 
 
 _watcher: Optional[Watcher] = None

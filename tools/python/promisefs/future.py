@@ -1,7 +1,6 @@
 """Values that are not there yet."""
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import errno
@@ -14,14 +13,13 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Generator, Generic, Iterable, Iterator, Optional, TypeVar
 
 from . import _files, _watcher
-from .errors import BrokenPromise, Cancelled, InvalidStateError
+from .errors import Cancelled, InvalidStateError
 from .proxy import Proxy
 
 if TYPE_CHECKING:
     from .store import Store
 
 T = TypeVar("T")
-EXCEPTION = "user.python.exception"
 LONGEST_REASON = 1000
 LARGEST_EXCEPTION = 60_000
 SET = ("ready", "failed", "gone")
@@ -139,7 +137,7 @@ class Future(Generic[T]):
             os.pread(fd, 1, 0)
             return None
         except OSError as error:
-            reason = self._reason(_files.explain(error, self.path))
+            reason = self._reason(self.store._explain(error, self.path))
             if reason is error or isinstance(reason, Cancelled):
                 raise reason
             return reason
@@ -151,16 +149,9 @@ class Future(Generic[T]):
         return self.store._path(self.key, self._view)
 
     def _reason(self, error: BaseException) -> BaseException:
-        """The exception that the producer has given, if it is here and is the one that counts."""
+        """A key that is gone because it was cancelled is not just missing."""
         if isinstance(error, FileNotFoundError) and self.cancelled():
             return Cancelled(errno.ECANCELED, "cancelled", self.path)
-        if not isinstance(error, BrokenPromise) or not self.store.trusts_pickle:
-            return error
-        with contextlib.suppress(Exception):
-            text, exception = pickle.loads(os.getxattr(self.path, EXCEPTION))
-            if text == _files.attribute(self.path, "error") and isinstance(exception, BaseException):
-                exception.__cause__ = error
-                return exception
         return error
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -168,11 +159,13 @@ class Future(Generic[T]):
         return self._wait().__await__()
 
     async def _wait(self) -> T:
+        import asyncio
+
         loop = asyncio.get_running_loop()
         try:
             fd = _files.open_nonblocking(self._waiting_path())
         except OSError as error:
-            raise self._reason(_files.explain(error, self.path))
+            raise self._reason(self.store._explain(error, self.path))
         try:
             settled = asyncio.Event()
             loop.add_reader(fd, settled.set)
@@ -183,7 +176,7 @@ class Future(Generic[T]):
             value: T = self.store.serializer.load(fd)
             return value
         except OSError as error:
-            raise self._reason(_files.explain(error, self.path))
+            raise self._reason(self.store._explain(error, self.path))
         finally:
             os.close(fd)
 
@@ -238,11 +231,11 @@ class Future(Generic[T]):
             with contextlib.suppress(Exception):
                 blob = pickle.dumps((text, exception))
                 if len(blob) <= LARGEST_EXCEPTION:
-                    os.setxattr(self.path, EXCEPTION, blob)
+                    os.setxattr(self.path, _files.EXCEPTION, blob)
             _files.set_attribute(self.path, "error", text)
         except FileExistsError:
             with contextlib.suppress(OSError):
-                os.removexattr(self.path, EXCEPTION)
+                os.removexattr(self.path, _files.EXCEPTION)
             raise InvalidStateError(f"{self.path} is set already") from None
         except FileNotFoundError:
             raise InvalidStateError(f"{self.path} was cancelled or evicted") from None

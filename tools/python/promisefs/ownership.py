@@ -226,7 +226,7 @@ def into_owned(proxy: Proxy[T], *, populate_target: bool = True) -> Owned[T]:
 
 
 def into_key(owned: Owned[T], key: Optional[str] = None) -> str:
-    """Give an owned object back to a key, and return that. MutableBorrowError if it is borrowed."""
+    """Give an owned object back to a key, and return that. It may be borrowed; what the key had before is replaced."""
     owner = own_handle(owned, "given to a key")
     key = key if key is not None else owner.store._new_key()
     try:

@@ -54,6 +54,12 @@ class Proxy(Generic[T]):
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
 
+    def __copy__(self) -> Any:
+        return type(self)(source_of(self))
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.__copy__()
+
     def __dir__(self) -> Any:
         return dir(value_of(self))
 

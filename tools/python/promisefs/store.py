@@ -6,9 +6,11 @@ import errno
 import functools
 import os
 import pathlib
+import pickle
 from typing import IO, Any, Iterable, Optional, TypeVar, Union
 
 from . import _files, ownership, serializers
+from .errors import BrokenPromise
 from .future import Future, Source
 from .lifetimes import ContextLifetime, Expiry, lease_of
 from .proxy import Proxy
@@ -48,10 +50,6 @@ class Store:
     def __hash__(self) -> int:
         return hash(self.directory)
 
-    @property
-    def trusts_pickle(self) -> bool:
-        return self.serializer in (serializers.auto, serializers.pickled)
-
     # -- paths --
 
     def _check(self, key: str) -> str:
@@ -89,10 +87,21 @@ class Store:
             finally:
                 os.close(fd)
         except OSError as error:
-            reason = _files.explain(error, shown)
+            reason = self._explain(error, shown)
             if reason is error:
                 raise
-            raise reason from None
+            raise reason
+
+    def _explain(self, error: OSError, path: str) -> BaseException:
+        """What an error of reading means; the exception that the producer has given, if it is here and counts."""
+        reason = _files.explain(error, path)
+        if isinstance(reason, BrokenPromise) and self.serializer in (serializers.auto, serializers.pickled):
+            with contextlib.suppress(Exception):
+                text, exception = pickle.loads(os.getxattr(path, _files.EXCEPTION))
+                if text == _files.attribute(path, "error") and isinstance(exception, BaseException):
+                    exception.__cause__ = reason
+                    return exception
+        return reason
 
     def _load(self, key: str, view: str = "", timeout: Optional[float] = None, block: bool = True) -> Any:
         return self._load_path(self._path(key, view), self._path(key), timeout, block)

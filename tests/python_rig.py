@@ -1,0 +1,103 @@
+"""What the checks of the Python module share. Each check is a function of a Store, run in a process of its own by
+test_python_module.py and test_python_connector.py: usage: CHECKS.py NAME DIRECTORY. Not collected by pytest."""
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+MODULE = str(HERE.parent / "tools/python")
+SKIPPED = 77
+SECONDS = 20
+sys.path.insert(0, MODULE)
+
+
+class Skip(Exception):
+    pass
+
+
+def main(checks, make):
+    """Run the check that the command line names; its status says what became of it."""
+    name, directory = sys.argv[1:]
+    try:
+        checks[name](make(directory))
+    except Skip as reason:
+        print(reason)
+        os._exit(SKIPPED)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def raises(kind, number=None):
+    """The block must raise this exception, with this errno."""
+    caught = []
+    try:
+        yield caught
+    except kind as error:
+        caught.append(error)
+        assert number is None or error.errno == number, f"{error!r}: not {errno.errorcode[number]}"
+    else:
+        raise AssertionError(f"no {kind}")
+
+
+def eventually(condition, what=""):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"not within {SECONDS} s: {what}"
+        time.sleep(0.002)
+
+
+def waits(store, **wanted):
+    """The entries of `.promisefs/waits` that have these members."""
+    text = pathlib.Path(store._control("waits")).read_text()
+    entries = [json.loads(line) for line in text.splitlines()]
+    return [entry for entry in entries if all(entry[name] == value for name, value in wanted.items())]
+
+
+def is_waited_for(future, count=1):
+    """Somebody waits for a future, in the kernel."""
+    key = future.store._from_top(future.key)
+    eventually(lambda: len(waits(future.store, key=key)) >= count, f"{count} wait for {key}")
+
+
+class Child:
+    """A process that runs some code with the names promisefs and store, and what it is given, pickled."""
+
+    def __init__(self, code, store, *given):
+        import pickle
+        lines = ("import pickle, sys, os, signal, time", f"sys.path.insert(0, {MODULE!r})", "import promisefs",
+                 f"store = promisefs.Store({store.directory!r})",
+                 f"given = [pickle.loads(part) for part in {[pickle.dumps(value) for value in given]!r}]", code)
+        self.process = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], stdout=subprocess.PIPE, text=True)
+        self.pid = self.process.pid
+
+    def said(self):
+        return self.process.stdout.readline().strip()
+
+    def kill(self):
+        self.process.kill()
+        return self.process.wait(SECONDS)
+
+    def end(self):
+        out, _ = self.process.communicate(timeout=SECONDS)
+        assert self.process.returncode == 0, self.process.returncode
+        return out.strip()
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def alarm(seconds, handler):
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
