@@ -155,6 +155,42 @@ def nothing_torn_is_published(store):
     assert subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True).stdout.count(b"\n") <= 1
 
 
+@check
+def threads_read_no_drafts(store):
+    """A process may read its own drafts; the module's other threads must not."""
+    half, go_on = threading.Event(), threading.Event()
+
+    def dump(value):
+        yield b"half"
+        half.set()
+        assert go_on.wait(20)
+        yield b" and half"
+
+    slow = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+    pool = concurrent.futures.ThreadPoolExecutor(8)
+    future = slow.future()
+    for write, path, read in ((lambda: future.set_result(1), future.path, future.result),
+                              (lambda: slow.put(1, "key"), "key", lambda *_, **__: slow.get("key"))):
+        half.clear(), go_on.clear()
+        writer = pool.submit(write)
+        assert half.wait(20)
+        readers = [pool.submit(read), pool.submit(read, timeout=20), pool.submit(slow.proxy_from_key(
+            os.path.basename(path)).__len__)]
+        called = []
+        key = os.path.basename(path)
+        with raises(BlockingIOError):
+            slow.get(key, block=False)
+        with raises(TimeoutError):
+            slow.get(key, timeout=0.05)
+        pool.submit(slow.attach(key).add_done_callback, lambda one: called.append(one.result()))
+        time.sleep(0.05)
+        assert not any(reader.done() for reader in readers) and not called
+        go_on.set()
+        writer.result(20)
+        assert [reader.result(20) for reader in readers] == [b"half and half", b"half and half", 13]
+        eventually(lambda: called == [b"half and half"])
+
+
 # ---- futures ---------------------------------------------------------------------------------------------------------
 
 @check

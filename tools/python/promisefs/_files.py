@@ -9,7 +9,8 @@ import errno
 import os
 import select
 import subprocess
-from typing import Any, Iterable, Optional
+import threading
+from typing import Any, Iterable, Iterator, Optional
 
 from .errors import BrokenPromise, Cancelled
 
@@ -20,6 +21,45 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 LONGEST = 2**31 - 1
 BLOCK = 1 << 16
 WRITE_BLOCK = 1 << 30
+
+
+# A process that has a draft open for writing reads that draft: the file system cannot tell its threads apart. So
+# threads of this process that read a key, or write it too, wait here until the one that writes it has closed it.
+_writers: dict[str, int] = {}
+_written = threading.Condition()
+
+
+def _forget() -> None:
+    global _writers, _written
+    _writers, _written = {}, threading.Condition()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def written_elsewhere(key: str) -> bool:
+    """Another thread of this process is writing this key."""
+    return _writers.get(key, threading.get_ident()) != threading.get_ident()
+
+
+def wait_for_writer(key: str, timeout: Optional[float] = None) -> None:
+    if written_elsewhere(key):
+        with _written:
+            if not _written.wait_for(lambda: not written_elsewhere(key), timeout):
+                raise TimeoutError(errno.ETIMEDOUT, f"not set within {timeout:g} s", key)
+
+
+@contextlib.contextmanager
+def the_writer(key: str) -> Iterator[None]:
+    with _written:
+        _written.wait_for(lambda: not written_elsewhere(key))
+        _writers[key] = threading.get_ident()
+    try:
+        yield
+    finally:
+        with _written:
+            _writers.pop(key, None)
+            _written.notify_all()
 
 
 def find_mount(directory: str) -> tuple[str, str]:
@@ -54,18 +94,21 @@ def readable(fd: int, timeout: Optional[float]) -> bool:
     return bool(poller.poll(None if timeout is None else min(max(0, int(timeout * 1000 + 0.999)), LONGEST)))
 
 
-def open_nonblocking(path: str) -> int:
+def open_nonblocking(path: str, key: str) -> int:
+    """Open a key, by its path or that of a view of it, for reading when it has settled: EAGAIN until then."""
+    wait_for_writer(key)
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
-def open_settled(path: str, timeout: Optional[float] = None) -> int:
+def open_settled(path: str, key: str, timeout: Optional[float] = None) -> int:
     """Open for reading, when it has settled. TimeoutError if that takes longer than so many seconds."""
+    wait_for_writer(key, timeout)
     if timeout is None:
         return os.open(path, os.O_RDONLY)
-    fd = open_nonblocking(path)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not readable(fd, timeout):
-            raise TimeoutError(errno.ETIMEDOUT, f"not set within {timeout:g} s", path)
+            raise TimeoutError(errno.ETIMEDOUT, f"not set within {timeout:g} s", key)
     except BaseException:
         os.close(fd)
         raise
@@ -102,25 +145,25 @@ def abandon(fd: int) -> None:
         child.communicate()
 
 
-def write_whole(path: str, buffers: Iterable[Any], flags: int = NEW, pid: str = "", mode: int = 0o666) -> None:
-    """Write a file; when close(2) has returned it is recorded. If anything goes wrong nothing is published.
-
-    pid binds the object to a process before it can be seen.
+def write_whole(path: str, key: str, buffers: Iterable[Any], flags: int = NEW, pid: str = "") -> None:
+    """Write a file, which is that of a key or a view of it; when close(2) has returned it is recorded. If anything goes
+    wrong nothing is published. pid binds the object to a process before it can be seen.
     """
-    fd = os.open(path, flags, mode)
-    try:
-        if pid:
-            set_attribute(fd, "pid", pid)
-        for buffer in buffers:
-            view = memoryview(buffer)
-            if view.format != "B" or view.ndim != 1:
-                view = view.cast("B")
-            while view:
-                view = view[os.write(fd, view[:WRITE_BLOCK]):]
-    except BaseException:
-        abandon(fd)
-        raise
-    os.close(fd)
+    with the_writer(key):
+        fd = os.open(path, flags, 0o666)
+        try:
+            if pid:
+                set_attribute(fd, "pid", pid)
+            for buffer in buffers:
+                view = memoryview(buffer)
+                if view.format != "B" or view.ndim != 1:
+                    view = view.cast("B")
+                while view:
+                    view = view[os.write(fd, view[:WRITE_BLOCK]):]
+        except BaseException:
+            abandon(fd)
+            raise
+        os.close(fd)
 
 
 def explain(error: OSError, path: str) -> OSError:

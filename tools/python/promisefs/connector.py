@@ -82,12 +82,12 @@ class PromiseConnector:
 
     def set(self, key: PromiseKey, obj: Bytes) -> None:
         """Set the object of a key, or replace it. Readers get all of it or nothing."""
-        _files.write_whole(self._path(key), (obj,))
+        _files.write_whole(self._path(key), self._path(key), (obj,))
 
     def put(self, obj: Bytes) -> PromiseKey:
         """Store an object under a new key."""
         key = PromiseKey(os.urandom(16).hex())
-        _files.write_whole(self._path(key), (obj,))
+        _files.write_whole(self._path(key), self._path(key), (obj,))
         return key
 
     def put_batch(self, objs: Sequence[Bytes]) -> list[PromiseKey]:
@@ -103,7 +103,7 @@ class PromiseConnector:
         """
         path = self._path(key)
         try:
-            fd = _files.open_settled(path, self.timeout)
+            fd = _files.open_settled(path, path, self.timeout)
             try:
                 return _files.read_all(fd)
             finally:

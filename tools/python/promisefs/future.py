@@ -133,7 +133,7 @@ class Future(Generic[T]):
         """
         fd = -1
         try:
-            fd = _files.open_settled(self._waiting_path(), timeout)
+            fd = _files.open_settled(self._waiting_path(), self.path, timeout)
             os.pread(fd, 1, 0)
             return None
         except OSError as error:
@@ -163,7 +163,7 @@ class Future(Generic[T]):
 
         loop = asyncio.get_running_loop()
         try:
-            fd = _files.open_nonblocking(self._waiting_path())
+            fd = _files.open_nonblocking(self._waiting_path(), self.path)
         except OSError as error:
             raise self._reason(self.store._explain(error, self.path))
         try:
@@ -184,7 +184,7 @@ class Future(Generic[T]):
         """Call call(future) when it has settled: at once if it has, else in the one thread that this module has for
         all callbacks, which must not be held up. What it raises is logged. After fork(2) only the parent calls."""
         try:
-            fd = _files.open_nonblocking(self._waiting_path())
+            fd = _files.open_nonblocking(self._waiting_path(), self.path)
         except OSError:
             call(self)
             return
@@ -209,9 +209,9 @@ class Future(Generic[T]):
         buffers = self.store.serializer.dump(value)
         try:
             if self._view:
-                _files.write_whole(self.path, buffers, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+                _files.write_whole(self.path, self.path, buffers, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             else:
-                _files.write_whole(self.store._path(self.key, "future"), buffers, os.O_WRONLY | os.O_TRUNC)
+                _files.write_whole(self.store._path(self.key, "future"), self.path, buffers, os.O_WRONLY | os.O_TRUNC)
         except FileExistsError:
             raise InvalidStateError(f"{self.path} is set already") from None
         except FileNotFoundError:
@@ -268,7 +268,7 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
     try:
         for future in dict.fromkeys(futures):
             try:
-                fd = _files.open_nonblocking(future._waiting_path())
+                fd = _files.open_nonblocking(future._waiting_path(), future.path)
             except OSError:
                 yield future
                 continue

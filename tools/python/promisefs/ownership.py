@@ -151,7 +151,7 @@ def is_owned(value: Any) -> bool:
 
 def make_owned(store: Store, value: T, *, populate_target: bool) -> Owned[T]:
     handle = Handle(store, "own", new_name())
-    _files.write_whole(handle.path, store.serializer.dump(value), os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
+    _files.write_whole(handle.path, handle.path, store.serializer.dump(value), os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
     return Owned(handle, value) if populate_target else Owned(handle)
 
 
@@ -202,12 +202,12 @@ def clone(owned: Owned[T]) -> Owned[T]:
     owner = own_handle(owned, "cloned")
     copy = Handle(owner.store, "own", new_name())
     try:
-        fd = os.open(owner.path, os.O_RDONLY)
+        fd = _files.open_settled(owner.path, owner.path)
     except OSError as error:
         raise_borrow_error(error, owner.path)
     with open(fd, "rb", buffering=0) as file:
         blocks = iter(lambda: file.read(1 << 20), b"")
-        _files.write_whole(copy.path, blocks, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
+        _files.write_whole(copy.path, copy.path, blocks, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
     return Owned(copy)
 
 
@@ -250,7 +250,7 @@ def update(reference: Any) -> None:
         return
     buffers = handle.store.serializer.dump(extract(reference))
     try:
-        _files.write_whole(handle.path, buffers, os.O_WRONLY | os.O_TRUNC)
+        _files.write_whole(handle.path, handle.path, buffers, os.O_WRONLY | os.O_TRUNC)
     except OSError as error:
         raise_borrow_error(error, handle.path)
 

@@ -81,7 +81,9 @@ class Store:
 
     def _load_path(self, path: str, shown: str, timeout: Optional[float] = None, block: bool = True) -> Any:
         try:
-            fd = _files.open_settled(path, timeout) if block else _files.open_nonblocking(path)
+            if not block and _files.written_elsewhere(shown):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), shown)
+            fd = _files.open_settled(path, shown, timeout) if block else _files.open_nonblocking(path, shown)
             try:
                 return self.serializer.load(fd)
             finally:
@@ -116,10 +118,10 @@ class Store:
         path = self._path(key)
         buffers = self.serializer.dump(value)
         try:
-            _files.write_whole(path, buffers)
+            _files.write_whole(path, path, buffers)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            _files.write_whole(path, self.serializer.dump(value))
+            _files.write_whole(path, path, self.serializer.dump(value))
         if lease is not None:
             _files.set_attribute(path, "lease", lease_of(lease))
         if lifetime is not None:
