@@ -1,5 +1,6 @@
 """The guides in docs/guides do what they say."""
 import os
+import re
 import shutil
 import sys
 
@@ -46,3 +47,14 @@ def test_executor(own, name):
     control = own.mount.control
     assert os.listdir(own.root) == [] and not any(os.listdir(control / name) for name in ("own", "ref", "mut"))
     assert check_store(own.mount) == []
+
+
+def test_python_examples(own, tmp_path):
+    """The blocks of docs/guides/python.md, one after the other."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (GUIDES / "python.md").read_text(), re.M | re.S)
+    assert len(blocks) >= 4
+    script = tmp_path / "examples.py"
+    script.write_text(f"mountpoint = {os.fspath(own.root)!r}\n" + "\n".join(blocks))
+    environment = {**os.environ, "PYTHONPATH": str(REPO / "tools/python"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = run(sys.executable, "-X", "dev", script, env=environment)
+    assert done.returncode == 0 and not done.stderr, done.stderr

@@ -19,7 +19,8 @@ root_dir="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 build_packages=(gcc libc6-dev meson ninja-build pkgconf libfuse3-dev libsqlite3-dev libxxhash-dev libssl-dev uthash-dev
 	scdoc fuse3 python3)
 # shellcheck disable=SC2034
-test_packages=(libcmocka-dev python3-pytest python3-pytest-timeout python3-hypothesis acl attr sqlite3 procps)
+test_packages=(libcmocka-dev python3-pytest python3-pytest-timeout python3-hypothesis acl attr sqlite3 procps
+	python3-numpy python3-pip parallel make)
 
 say() {
 	printf '%s: %s\n' "$tool_name" "$*"
