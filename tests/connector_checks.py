@@ -316,7 +316,4 @@ def files_of_a_directory_and_many_processes(directory):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(CHECKS))
-    else:
-        main(CHECKS, lambda directory: os.makedirs(directory, exist_ok=True) or directory)
+    main(CHECKS, lambda directory: os.makedirs(directory, exist_ok=True) or directory)

@@ -236,7 +236,7 @@ def waiting_in_threads_takes_no_time(store):
 
     before = switches()
     time.sleep(0.3)
-    assert switches() == before
+    assert switches() - before <= len(threads), "each may just have gone to sleep"
     future.set_result(7)
     for thread in threads:
         thread.join(20)
@@ -383,8 +383,8 @@ def a_signal_ends_waiting(store):
 
     future = store.future()
     for function in (future.result, lambda: future.result(20), future.proxy().__len__):
-        alarm(0.05, handler)
         with raises(KeyboardInterrupt):
+            alarm(0.05, handler)
             function()
     alarm(0.05, lambda *_: future.set_result([1]))
     assert future.result() == [1], "a handler that returns does not end it"
@@ -649,12 +649,12 @@ def context_lifetime(store):
 
 @check
 def lease_lifetime(store):
-    lifetime = promisefs.LeaseLifetime(store, 0.2)
-    key = store.put(1, lifetime=lifetime)
     start = time.monotonic()
-    lifetime.extend(0.2)
+    lifetime = promisefs.LeaseLifetime(store, 1)
+    key = store.put(1, lifetime=lifetime)
+    lifetime.extend(0.3)
     eventually(lifetime.done)
-    assert 0.35 < time.monotonic() - start < 10
+    assert 1.29 < time.monotonic() - start < 10
     eventually(lambda: not store.exists(key))
     with raises(RuntimeError):
         lifetime.extend(1)
@@ -917,7 +917,4 @@ def many_processes(store):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(CHECKS))
-    else:
-        main(CHECKS, promisefs.Store)
+    main(CHECKS, promisefs.Store)

@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -23,18 +24,50 @@ class Skip(Exception):
 
 
 def main(checks, make):
-    """Run the check that the command line names; its status says what became of it."""
-    name, directory = sys.argv[1:]
+    """Run the check that the command line names; its status says what became of it.
+
+    With --serve: for each line NAME DIRECTORY LOG of the input a child does so, with its output in LOG; its number and
+    then its status go to the output. Python is started once then, and each check still has a process of its own.
+    """
+    if sys.argv[1:] == ["--list"]:
+        print("\n".join(checks))
+    elif sys.argv[1:] == ["--serve"]:
+        serve(checks, make)
+    else:
+        run(checks[sys.argv[1]], make(sys.argv[2]))
+
+
+def run(check, argument):
+    status = 1
     try:
-        checks[name](make(directory))
+        check(argument)
+        status = 0
     except Skip as reason:
         print(reason)
-        os._exit(SKIPPED)
+        status = SKIPPED
     except BaseException:
         traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
     sys.stdout.flush()
+    sys.stderr.flush()
+    if status or threading.active_count() > 1:
+        os._exit(status)
+    sys.exit(status)
+
+
+def serve(checks, make):
+    for line in sys.stdin:
+        name, directory, log = line.split()
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            out = os.open(log, os.O_WRONLY | os.O_CREAT, 0o600)
+            null = os.open(os.devnull, os.O_RDONLY)
+            for source, target in ((null, 0), (out, 1), (out, 2)):
+                os.dup2(source, target)
+            os.closerange(3, 100)
+            run(checks[name], make(directory))
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,19 @@ import sys
 import pytest
 
 from pfs import run
-from test_python_module import TESTS, names, run_check
+from test_python_module import TESTS, Checks, names
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory):
+    server = Checks("connector_checks.py", tmp_path_factory.mktemp("checks"))
+    yield server
+    server.close()
 
 
 @pytest.mark.parametrize("name", names("connector_checks.py"))
-def test_connector(mnt, name):
-    run_check("connector_checks.py", name, mnt.root)
+def test_connector(mnt, checks, name):
+    checks.run(name, mnt.root)
 
 
 def test_all_checks_are_run():

@@ -1,10 +1,13 @@
 """The Python module in tools/python, on real mounts; the checks are in python_checks.py."""
+import contextlib
+import itertools
 import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 
 import pytest
@@ -14,39 +17,57 @@ from pfs import REPO, check_store, run
 TESTS = pathlib.Path(__file__).parent
 MODULE = REPO / "tools/python"
 SKIPPED = 77
-SECONDS = 45
+SECONDS = 40
 
 
 def names(script):
     return re.findall(r"^@check\ndef (\w+)", (TESTS / script).read_text(), re.M)
 
 
-def run_check(script, name, directory):
-    """Run a check in a process of its own, which is ended with all that it has started."""
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen([sys.executable, TESTS / script, name, directory], stdin=subprocess.DEVNULL, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, env=environment)
-    try:
-        out, err = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        _, err = process.communicate()
-        pytest.fail(f"{name} did not end within {SECONDS} s\n{err}")
-    finally:
-        with pytest.MonkeyPatch.context():
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-    if process.returncode == SKIPPED:
-        pytest.skip(out.strip())
-    assert process.returncode == 0, err
-    assert "Warning" not in err and "Exception ignored" not in err, err
+class Checks:
+    """A process that runs checks in children of its own, which are ended with all that they have started."""
+
+    def __init__(self, script, folder):
+        self.folder = folder
+        self.numbers = itertools.count()
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.process = subprocess.Popen([sys.executable, TESTS / script, "--serve"], stdin=subprocess.PIPE, text=True,
+                                        stdout=subprocess.PIPE, bufsize=1, env=environment)
+
+    def run(self, name, directory):
+        log = self.folder / f"log-{next(self.numbers)}"
+        self.process.stdin.write(f"{name} {directory} {log}\n")
+        pid = int(self.process.stdout.readline())
+        late = threading.Timer(SECONDS, os.killpg, (pid, signal.SIGKILL))
+        late.start()
+        try:
+            status = int(self.process.stdout.readline())
+        finally:
+            late.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        said = log.read_text()
+        if status == SKIPPED:
+            pytest.skip(said.strip())
+        assert status == 0, said or f"ended by signal {-status}, after {SECONDS} s if that is {signal.SIGKILL:d}"
+        assert "Warning" not in said and "Exception" not in said, said
+
+    def close(self):
+        self.process.stdin.close()
+        assert self.process.wait(10) == 0
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory):
+    server = Checks("python_checks.py", tmp_path_factory.mktemp("checks"))
+    yield server
+    server.close()
 
 
 @pytest.mark.parametrize("name", names("python_checks.py"))
-def test_module(mnt, name):
-    run_check("python_checks.py", name, mnt.root)
+def test_module(mnt, checks, name):
+    checks.run(name, mnt.root)
     handles = {kind: os.listdir(mnt.mount.control / kind) for kind in ("own", "ref", "mut")}
     assert not any(handles.values()), handles
 
@@ -56,9 +77,9 @@ def test_all_checks_are_run():
     assert listed.stdout.split() == names("python_checks.py") and len(set(listed.stdout.split())) > 20
 
 
-def test_nothing_is_left_behind(own):
+def test_nothing_is_left_behind(own, checks):
     for name in ("submit", "cancel", "nothing_torn_is_published", "context_lifetime"):
-        run_check("python_checks.py", name, own.root / name)
+        checks.run(name, own.root / name)
     assert check_store(own.mount) == [] or os.listdir(own.mount.control / "aborted")
 
 
