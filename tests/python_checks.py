@@ -167,11 +167,19 @@ def threads_read_no_drafts(store):
         yield b" and half"
 
     slow = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
-    pool = concurrent.futures.ThreadPoolExecutor(8)
+    pool = concurrent.futures.ThreadPoolExecutor(10)
     future = slow.future()
-    for write, path, read in ((lambda: future.set_result(1), future.path, future.result),
+
+    def set_result():
+        future.set_result(1)
+
+    for write, path, read in ((set_result, future.path, future.result),
                               (lambda: slow.put(1, "key"), "key", lambda *_, **__: slow.get("key"))):
         half.clear(), go_on.clear()
+        early = []
+        if write is set_result:
+            early = [pool.submit(read), pool.submit(read, timeout=20)]
+            is_waited_for(future, 1)
         writer = pool.submit(write)
         assert half.wait(20)
         readers = [pool.submit(read), pool.submit(read, timeout=20), pool.submit(slow.proxy_from_key(
@@ -184,9 +192,10 @@ def threads_read_no_drafts(store):
             slow.get(key, timeout=0.05)
         pool.submit(slow.attach(key).add_done_callback, lambda one: called.append(one.result()))
         time.sleep(0.05)
-        assert not any(reader.done() for reader in readers) and not called
+        assert not any(reader.done() for reader in readers + early) and not called
         go_on.set()
         writer.result(20)
+        assert [reader.result(20) for reader in early] in ([b"half and half"] * 2, [])
         assert [reader.result(20) for reader in readers] == [b"half and half", b"half and half", 13]
         eventually(lambda: called == [b"half and half"])
 

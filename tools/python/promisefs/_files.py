@@ -115,20 +115,14 @@ def open_settled(path: str, key: str, timeout: Optional[float] = None) -> int:
     return fd
 
 
-def read_all(fd: int) -> bytes:
-    """All that a file has. A read that is shorter than asked for is the last."""
-    data = os.read(fd, BLOCK)
+def read_all(fd: int, head: bytes = b"") -> bytes:
+    """All that a file has, of which head was read before. A first read that is shorter than asked for is the last."""
+    data = head or os.read(fd, BLOCK)
     if len(data) < BLOCK:
         return data
-    parts = [data]
-    left = os.fstat(fd).st_size - os.lseek(fd, 0, os.SEEK_CUR)
-    while True:
-        wanted = min(max(left, 1), WRITE_BLOCK)
-        data = os.read(fd, wanted)
-        if not data:
-            return b"".join(parts)
-        parts.append(data)
-        left -= len(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        return file.readall()
 
 
 def abandon(fd: int) -> None:

@@ -94,7 +94,7 @@ def load_auto(fd: int) -> Any:
         os.lseek(fd, 0, os.SEEK_SET)
         return load_numpy(fd)
     if len(data) == _files.BLOCK:
-        data += _files.read_all(fd)
+        data = _files.read_all(fd, data)
     return pickle.loads(data) if data.startswith(PICKLE_MARKS) else data
 
 
