@@ -80,8 +80,13 @@ def keys_are_paths(store):
 
 @check
 def not_a_mount(store):
-    with raises(OSError, errno.ENODEV):
-        promisefs.Store("/")
+    missing = os.path.join(os.path.dirname(store.mountpoint), "missing/deep")
+    for directory in ("/", missing):
+        for kind in (promisefs.Store, promisefs.PromiseConnector):
+            with raises(OSError, errno.ENODEV):
+                kind(directory)
+    assert not os.path.exists(os.path.dirname(missing)), "nothing is made outside a mount"
+    assert promisefs.Store(os.path.join(store.directory, "a/b")).put(b"x", "k") and store.get("a/b/k") == b"x"
     with raises(ValueError):
         promisefs.Store(store.directory, serializer="yaml")
 
@@ -651,8 +656,10 @@ def context_lifetime(store):
     assert lifetime.done() and not any(map(store.exists, keys)) and proxy == [3]
     with raises(promisefs.Cancelled):
         waiting.result(20)
+    before = os.listdir(store)
     with raises(RuntimeError):
-        store.put(1, "left", lifetime=lifetime)
+        store.put(1, lifetime=lifetime)
+    assert os.listdir(store) == before
     lifetime.close()
 
 

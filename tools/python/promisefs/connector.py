@@ -37,8 +37,8 @@ class PromiseConnector:
                  timeout: Optional[float] = None) -> None:
         self.directory = os.path.abspath(os.fspath(directory))
         self.clear, self.timeout = clear, timeout
-        os.makedirs(self.directory, exist_ok=True)
         self.mountpoint, below = _files.find_mount(self.directory)
+        os.makedirs(self.directory, exist_ok=True)
         self._futures = os.path.join(self.mountpoint, _files.CONTROL, "future", below)
 
     def __repr__(self) -> str:

@@ -30,8 +30,8 @@ class Store:
     def __init__(self, directory: Union[str, os.PathLike[str]], *,
                  serializer: Union[str, serializers.Serializer] = "auto") -> None:
         self.directory = os.path.abspath(os.fspath(directory))
-        os.makedirs(self.directory, exist_ok=True)
         self.mountpoint, self._below = _files.find_mount(self.directory)
+        os.makedirs(self.directory, exist_ok=True)
         self._serializer = serializer
         self.serializer = serializers.get(serializer)
 
@@ -114,7 +114,7 @@ class Store:
 
         When it returns the value is safe from the death of any process. lifetime and lease say when it goes away.
         """
-        key = self._new_key() if key is None else key
+        is_new, key = key is None, self._new_key() if key is None else key
         path = self._path(key)
         buffers = self.serializer.dump(value)
         try:
@@ -122,10 +122,15 @@ class Store:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _files.write_whole(path, path, self.serializer.dump(value))
-        if lease is not None:
-            _files.set_attribute(path, "lease", lease_of(lease))
-        if lifetime is not None:
-            lifetime.add_key(key, store=self)
+        try:
+            if lease is not None:
+                _files.set_attribute(path, "lease", lease_of(lease))
+            if lifetime is not None:
+                lifetime.add_key(key, store=self)
+        except BaseException:
+            if is_new:
+                self.evict(key)
+            raise
         return key
 
     def put_batch(self, values: Iterable[Any], *, lifetime: Optional[ContextLifetime] = None) -> list[str]:
