@@ -274,7 +274,7 @@ def futures_that_fail(directory):
     assert len(caught) == 1 and connector.get(key) is None and not connector.exists(key)
 
 
-# ---- a connector that knows nothing of promisefs -----------------------------------------------------------------------
+# ---- a connector that knows nothing of promisefs ---------------------------------------------------------------------
 
 @check
 def files_of_a_directory(directory):

@@ -26,7 +26,7 @@ WAYS = {
     "workflow.c": (("gcc", "-Wall", "-Werror", "{source}", "-o", "{out}/workflow"), ("{out}/workflow",)),
     "workflow.rs": (("rustc", "--edition=2021", "-o", "{out}/workflow", "{source}"), ("{out}/workflow",)),
     "workflow.go": (("go", "build", "-o", "{out}/workflow", "{source}"), ("{out}/workflow",)),
-    "Workflow.java": (("javac", "-d", "{out}", "{source}"), ("java", "-XX:TieredStopAtLevel=1", "-cp", "{out}", "Workflow")),
+    "Workflow.java": (("javac", "-d", "{out}", "{source}"), ("java", "-cp", "{out}", "Workflow")),
 }
 
 

@@ -103,8 +103,9 @@ def test_the_wheel_is_complete(tmp_path):
 def test_pip_installs_it_without_a_network(tmp_path):
     if run("/usr/bin/python3", "-m", "pip", "--version").returncode:
         pytest.skip("python3-pip is not installed")
-    done = run("/usr/bin/python3", "-m", "pip", "install", "--no-index", "--no-cache-dir", "--target", tmp_path / "site",
-               MODULE, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "HOME": str(tmp_path)})
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "HOME": str(tmp_path)}
+    done = run("/usr/bin/python3", "-m", "pip", "install", "--no-index", "--no-cache-dir", "--target",
+               tmp_path / "site", MODULE, env=environment)
     assert done.returncode == 0, done.stderr
     shown = run("/usr/bin/python3", "-I", "-c", f"import sys; sys.path.insert(0, '{tmp_path}/site'); import promisefs; "
                                                 "print(promisefs.Store)")

@@ -290,7 +290,7 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
 
 def wait(futures: Iterable[Future[Any]], timeout: Optional[float] = None,
          return_when: str = concurrent.futures.ALL_COMPLETED) -> tuple[set[Future[Any]], set[Future[Any]]]:
-    """(done, not done), as concurrent.futures.wait() with its constants. Returns at the latest after timeout seconds."""
+    """(done, not done), as concurrent.futures.wait() with its constants, after timeout seconds at the latest."""
     pending = set(futures)
     done: set[Future[Any]] = set()
     with contextlib.suppress(TimeoutError):

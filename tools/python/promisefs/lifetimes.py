@@ -52,7 +52,7 @@ class ContextLifetime:
         return self.path
 
     def add_key(self, *keys: str, store: Optional[Store] = None) -> None:
-        """Add keys, which may be futures. RuntimeError if the lifetime has ended, FileNotFoundError if a key is gone."""
+        """Add keys, which may be futures. RuntimeError if it has ended, FileNotFoundError if a key is gone."""
         for key in keys:
             self._add(store or self.store, key)
 

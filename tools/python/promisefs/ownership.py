@@ -151,7 +151,8 @@ def is_owned(value: Any) -> bool:
 
 def make_owned(store: Store, value: T, *, populate_target: bool) -> Owned[T]:
     handle = Handle(store, "own", new_name())
-    _files.write_whole(handle.path, handle.path, store.serializer.dump(value), os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
+    buffers = store.serializer.dump(value)
+    _files.write_whole(handle.path, handle.path, buffers, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
     return Owned(handle, value) if populate_target else Owned(handle)
 
 
