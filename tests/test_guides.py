@@ -66,6 +66,7 @@ def test_executor(own, name):
     assert check_store(own.mount) == []
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_language(new_mount, name, tmp_path):
     """The same program in every language that is installed."""
@@ -76,7 +77,7 @@ def test_language(new_mount, name, tmp_path):
             pytest.skip(f"{words[0]} is not installed")
     environment = {**os.environ, "GOCACHE": str(tmp_path / "go"), "GO111MODULE": "off"}
     if build:
-        built = run(*build, env=environment, timeout=55)
+        built = run(*build, env=environment, timeout=120)
         assert built.returncode == 0, built.stderr
     space = new_mount()
     done = run("bash", GUIDES / "languages/run.sh", space.root, *program, env=environment)
