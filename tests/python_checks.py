@@ -465,8 +465,11 @@ def callbacks(store):
     assert threading.active_count() == 2 and not called
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if descriptors() <= before else 1)
-    assert os.waitpid(pid, 0)[1] == 0, "a child has nothing of it"
+        left, its_own, called_here = descriptors(), store.future(), threading.Event()
+        its_own.add_done_callback(lambda _: called_here.set())
+        its_own.set_result(1)
+        os._exit(0 if left <= before and called_here.wait(20) else 1)
+    assert os.waitpid(pid, 0)[1] == 0, "a child has nothing of its parent's, and can have callbacks"
     for number, future in enumerate(futures):
         future.cancel() if number % 3 == 0 else future.set_exception(ValueError()) if number % 3 == 1 else (
             future.set_result(number))
