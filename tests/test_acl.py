@@ -1,5 +1,5 @@
-"""Access control lists: setting, reading, checking and inheriting them, as the file systems below do; and where promisefs
-itself has to ask them."""
+"""Access control lists: setting, reading, checking and inheriting them, as the file systems below do; and where
+promisefs itself has to ask them."""
 import errno
 import os
 import re

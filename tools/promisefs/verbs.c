@@ -37,6 +37,8 @@ const struct option_row option_table[] = {
 const struct mount_option_row mount_table[] = {
 	{ "allow_other", "", "other users may use the mount" },
 	{ "ro", "", "read only" },
+	{ "acl", "", "access control lists, also in a store without" },
+	{ "noacl", "", "no access control lists" },
 	{ "passthrough=", "auto|on|off", "let the kernel read and write by itself" },
 	{ "on-producer-death=", "fail|wait", "a future whose producer was killed" },
 	{ "aborted-age=", "DUR", "keep torn bytes of killed writers (24h)" },
