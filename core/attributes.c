@@ -121,13 +121,17 @@ static void set_draft_times(struct store *st, struct subject *s, const struct at
 		close(opened);
 }
 
-/* chown(2), also when it says -1 and -1. The kernel asks that of itself, too, when such a file is written; then it is the
- * publishing of the draft that decides. */
-static bool is_chown(const struct subject *s, const struct attribute_change *ch)
+/* chown(2) with -1 and -1 looks like what the kernel asks of itself when a file is written that has something to lose. So
+ * root's leaves the mode alone; and of a draft it is the publishing that decides. */
+static int drop_privileges(struct op *op, struct subject *s, const struct attribute_change *ch)
 {
 	bool replaces = s->v != NULL && s->v->role == ROLE_DRAFT && s->v->replaces;
 
-	return (ch->which & (CHANGE_UID | CHANGE_GID)) != 0 || (ch->which == 0 && !replaces);
+	if (is_dir(&s->o))
+		return 0;
+	if ((ch->which & (CHANGE_UID | CHANGE_GID)) != 0)
+		return privileges_after_chown(op, &s->o);
+	return ch->which == 0 && !replaces ? privileges_after_write(op, &s->o, op->who->uid != 0) : 0;
 }
 
 static int set_fields(struct op *op, struct subject *s, const struct attribute_change *ch)
@@ -135,10 +139,8 @@ static int set_fields(struct op *op, struct subject *s, const struct attribute_c
 	struct meta_object *o = &s->o;
 	struct store *st = op->st;
 	int64_t now = store_now(st);
-	int r = 0;
+	int r = drop_privileges(op, s, ch);
 
-	if (is_chown(s, ch) && !is_dir(o))
-		r = privileges_after_chown(op, o);
 	if ((ch->which & CHANGE_MODE) != 0)
 		privileges_bless(st, s);
 	if ((ch->which & CHANGE_MODE) != 0)
@@ -178,7 +180,7 @@ int store_setattr(struct store *st, const struct caller *who, uint64_t node, con
 	struct op op;
 	int r;
 
-	op_begin(&op, st, NULL);
+	op_begin(&op, st, who);
 	r = subject_get_via(st, who->via, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);

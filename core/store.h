@@ -190,7 +190,7 @@ int store_borrow(struct store *st, struct borrowing *b, struct meta_commit *c);
 #define CHANGE_ATIME 8u
 #define CHANGE_MTIME 16u
 struct attribute_change {
-	unsigned which; /* 0: chown(2) with neither */
+	unsigned which; /* 0: chown(2) with neither, or a write takes privileges away */
 	uint32_t mode, uid, gid;
 	int64_t atime, mtime; /* nanoseconds; INT64_MIN means now */
 };

@@ -130,6 +130,7 @@ for before, after in NO_GROUP_X.items():
 CHOWN_MORE = """
 dangling-link: ln none l; own l alice - = ENOENT
 dangling-link-itself: ln none l; own l alice - nofollow; owner l = alice:root
+nothing-by-root: file f alice 4755; own f - -; mode f = 0755 ~chown-nothing 4755
 nothing-by-others: file f alice; @bob own f - -; owner f = alice:alice
 same-by-others: file f alice; @bob own f alice - = EPERM
 same-group-by-others: file f alice; @bob own f - alice = EPERM
