@@ -80,6 +80,9 @@ int store_getattr(struct store *st, const struct caller *who, uint64_t node, str
 		overlay(st, &s);
 		entry_of(st, &s, node, e);
 		subject_put(st, &s);
+	} else if (r == -ENOENT && who->via == VIA_OWNER) {
+		*e = (struct entry){ .node = node };
+		r = departed_get(st, node, &e->o);
 	}
 	op_end(&op, 0, META_READ, NULL);
 	if (r != -ENOENT)

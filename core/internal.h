@@ -112,6 +112,14 @@ struct replaced {
 	UT_hash_handle hh;
 };
 
+/* What was removed and may still be in use without our knowing, see departed.c. */
+struct departed {
+	uint64_t node;
+	struct meta_object row; /* as it was */
+	struct departed *prev, *next;
+	UT_hash_handle hh;
+};
+
 /* Waiters for a key that is not there. */
 struct absent {
 	char *key; /* parent id, '/', name */
@@ -140,6 +148,7 @@ struct store {
 	struct version *versions;
 	struct intent *intents;
 	struct replaced *replaced, *replaced_order; /* by vid; oldest first */
+	struct departed *departed, *departed_order; /* by node; oldest first */
 	struct absent *absents;
 	struct waiter *all_waiters;
 	struct waiter *waiting_threads;  /* by tid; not those that linger */
@@ -147,6 +156,7 @@ struct store {
 	struct wait_limit closing_limit; /* of waiting for a close */
 	struct store_counts counts;
 	struct timer intent_timer;
+	atomic_uint departed_count;
 	atomic_uint removed_dirs;           /* how many objects are `removed` */
 
 	struct garbage *garbage;            /* guards itself */
@@ -323,6 +333,12 @@ void once_flush(struct handle *h, const struct caller *who, const struct process
 void once_release(struct handle *h); /* without locks; before h's version is given up */
 int once_recover(struct store *st);  /* what was being read when the daemon ended */
 int once_name(struct store *st, uint64_t object, struct meta_dentry *d); /* a name that it had; -ENOENT: it is not taken */
+
+/* departed.c */
+void departed_add(struct store *st, const struct meta_object *o); /* o is being removed */
+int departed_get(struct store *st, uint64_t node, struct meta_object *o);
+void departed_forget(struct store *st, uint64_t node);
+void departed_forget_all(struct store *st);
 
 /* leases.c; catalog held */
 int lease_set(struct op *op, const struct subject *s, const char *text);

@@ -238,14 +238,17 @@ int store_make(struct store *st, const struct caller *who, uint64_t parent, cons
 
 int store_readlink(struct store *st, uint64_t node, char target[static PATH_MAX])
 {
+	struct meta_object o;
 	struct op op;
 	int r;
 
 	op_begin(&op, st, NULL);
 	r = st->meta->ops->attribute_get(st->meta, node, "pfs.target", target, PATH_MAX - 1);
+	if (r == -ENOENT) /* removed while it was on somebody's way: he looks his path up again */
+		r = st->meta->ops->object_get(st->meta, node, &o) == -ENOENT ? -ESTALE : -EINVAL;
 	op_end(&op, 0, META_READ, NULL);
 	if (r < 0)
-		return r == -ENOENT ? -EINVAL : r;
+		return r;
 	target[r] = '\0';
 	return 0;
 }
@@ -477,6 +480,8 @@ void object_gone(struct op *op, const struct meta_object *o, int waiters_get)
 			obj->current->role = ROLE_OLD;
 	}
 	pthread_mutex_unlock(&st->lock);
+	if (!is_dir(o) && !is_borrow(o))
+		departed_add(st, o);
 	waiters_wake_id(op, o->id, waiters_get);
 }
 
@@ -625,6 +630,7 @@ void store_forget(struct store *st, uint64_t node)
 {
 	struct object *obj;
 
+	departed_forget(st, node);
 	if (atomic_load(&st->removed_dirs) == 0)
 		return;
 	pthread_mutex_lock(&st->lock);

@@ -419,6 +419,7 @@ void store_close(struct store *st)
 	drop_intents(st);
 	lifetimes_forget(st);
 	replaced_forget_all(st);
+	departed_forget_all(st);
 	drop_memory(st);
 	paths_forget(st);
 	pthread_mutex_destroy(&st->lock);

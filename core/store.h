@@ -139,7 +139,8 @@ int store_readdir(struct store *st, const struct caller *who, uint64_t node, uin
 /* An open directory can still be looked at when it was removed. */
 int store_opendir(struct store *st, uint64_t node, struct object **ret);
 void store_closedir(struct store *st, struct object *dir);
-/* The same goes for one that was removed by its name, open or not, until the kernel has forgotten it and says so here. */
+/* The same goes for one that was removed by its name, open or not, until the kernel has forgotten it and says so here;
+ * what else was removed still answers store_getattr until then. */
 void store_forget(struct store *st, uint64_t node);
 int store_parent(struct store *st, uint64_t node, uint64_t *parent);
 

@@ -186,9 +186,59 @@ static void test_unlink_open(void **state)
 	CHECK(e.o.nlink == 0 && e.o.size == 5);
 	CHECK(test_blobs_has(&blobs, node, true));
 	store_release(r);
+	CHECK_R(store_getattr(st, &c, node, &e), 0); /* it may still be open with O_PATH */
+	CHECK(e.o.nlink == 0 && e.o.size == 5);
 	check_idle(0);
 	CHECK_R(store_getattr(st, &c, node, &e), -ESTALE);
 	CHECK_R(unlink_name("a"), -ENOENT);
+}
+
+static void make_link(const char *name, struct entry *e)
+{
+	const struct caller me = who(2);
+	const struct node_new link = { .mode = S_IFLNK | 0777, .target = "target" };
+
+	CHECK_R(COMMITTED(store_make(st, &me, META_ROOT, name, &link, e, c)), 0);
+}
+
+/* What has no name any more may still be known to the kernel: an open FIFO, a link on somebody's way. */
+static void test_departed(void **state)
+{
+	const struct caller me = who(2);
+	char target[PATH_MAX];
+	struct entry sym, e;
+
+	put("file", "x");
+	CHECK_R(lookup(0, META_ROOT, "file", &e), 0);
+	CHECK_R(store_readlink(st, e.node, target), -EINVAL);
+	make_link("link", &sym);
+	CHECK_R(store_readlink(st, sym.node, target), 0);
+	CHECK_R(unlink_name("link"), 0);
+	CHECK_R(store_readlink(st, sym.node, target), -ESTALE); /* he looks his path up again */
+	CHECK_R(store_getattr(st, &me, sym.node, &e), 0);
+	CHECK(S_ISLNK(e.o.mode) && e.o.nlink == 0 && !e.stable);
+	store_forget(st, sym.node);
+	CHECK_R(store_getattr(st, &me, sym.node, &e), -ESTALE);
+	store_forget(st, sym.node);
+	CHECK_R(unlink_name("file"), 0);
+	check_idle(0);
+}
+
+/* There is a limit to what the kernel never forgets, as it never knew it. */
+static void test_departed_many(void **state)
+{
+	const struct caller me = who(2);
+	struct entry first, last = { 0 }, e;
+
+	make_link("link", &first);
+	CHECK_R(unlink_name("link"), 0);
+	for (int i = 0; i < 4096; i++) {
+		make_link("link", &last);
+		CHECK_R(unlink_name("link"), 0);
+	}
+	CHECK_R(store_getattr(st, &me, first.node, &e), -ESTALE);
+	CHECK_R(store_getattr(st, &me, last.node, &e), 0);
+	check_idle(0);
 }
 
 static void test_unlink_while_writing(void **state)
@@ -1202,6 +1252,8 @@ int main(int argc, char **argv)
 		TEST(test_two_writers),
 		TEST(test_reads_own_draft),
 		TEST(test_unlink_open),
+		TEST(test_departed),
+		TEST(test_departed_many),
 		TEST(test_unlink_while_writing),
 		TEST(test_no_space),
 		TEST(test_create_fails),
