@@ -292,9 +292,11 @@ static int record_create(struct op *op, uint64_t parent, const char *name, uint3
 }
 
 /* The file of what was recorded. When it cannot be made the draft settles, which takes the record back. */
-static int create_data(struct store *st, const struct caller *who, struct version *v, bool live)
+static int create_data(struct store *st, const struct caller *who, struct version *v, uint32_t mode, bool live)
 {
 	int fd = st->blobs->ops->create(st->blobs, v->vid);
+	struct stat bytes;
+	bool blessed = fd >= 0 && (mode & (S_ISUID | S_ISGID)) != 0 && fstat(fd, &bytes) == 0;
 
 	if (fd >= 0 && live)
 		st->blobs->ops->publish(st->blobs, v->vid, v->vid);
@@ -302,6 +304,7 @@ static int create_data(struct store *st, const struct caller *who, struct versio
 	v->fd = fd < 0 ? -1 : fd;
 	v->data = fd < 0 ? DATA_NONE : DATA_READY;
 	v->error = fd < 0 ? -fd : 0;
+	v->blessed_mtime = blessed ? ns_of(&bytes.st_mtim) : 0;
 	v->writers -= fd < 0;
 	pthread_mutex_unlock(&st->lock);
 	if (fd < 0)
@@ -381,7 +384,7 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 		lifetime_entry_until(st, &o, &until);
 	op_end(&op, r, META_LATER, NULL);
 	if (r == 0)
-		r = create_data(st, who, v, o.live);
+		r = create_data(st, who, v, o.mode, o.live);
 	if (r < 0) {
 		free(h);
 		return r;

@@ -4,8 +4,8 @@
  *
  * With passthrough we do not see writes. Therefore they count when a draft is published (or a file that is changed in
  * place is closed): unless the file has not been touched since somebody set the mode, as cp, tar and install do when
- * they have written the bytes. The kernel's timestamps tell the two apart: one that was looked at is never given to a
- * later change. */
+ * they have written the bytes, or since it was made with that mode. The kernel's timestamps tell the two apart: one that
+ * was looked at is never given to a later change. */
 #include "core/internal.h"
 
 #include <errno.h>
