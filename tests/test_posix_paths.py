@@ -307,21 +307,6 @@ effective-uid-sticky: dir d root 1777; file d/f bob; effective alice unlink d/f 
 """
 
 
-@verb
-def effective(place, user, *step):
-    """A call of a process whose effective ids are another user's, its real ones root's."""
-    who, root = USERS[user], place.users["root"]
-    root.setgroups(list(who.groups))
-    root.setegid(who.gid)
-    root.seteuid(who.uid)
-    try:
-        return place.outcome(*step)
-    finally:
-        root.seteuid(0)
-        root.setegid(0)
-        root.setgroups([])
-
-
 @cases(SEARCH, EXISTING)
 def test_rights_on_the_way(place, script):
     place.run(script)
@@ -346,7 +331,7 @@ def test_bad_addresses(place, call):
     name, *args = EFAULT[call]
     args = [os.fsencode(place.path(arg)) if isinstance(arg, str) else arg for arg in args]
     with pfs.fails(pfs.errno.EFAULT):
-        place.users["root"].call("libc_call", name, *args)
+        place.call("libc_call", name, *args)
     place.run("ls = f,s; changed . = -; changed f = -; changed s = -")
 
 
@@ -354,11 +339,11 @@ def test_readlink_cuts_off(place):
     """readlinkat(2) into a buffer that is too small gives what fits, and no size is no buffer."""
     place.run("ln 1234567 s")
     path = os.fsencode(place.path("s"))
-    assert place.users["root"].call("readlink_into", path, 3) == b"123"
-    assert place.users["root"].call("readlink_into", path, 7) == b"1234567"
-    assert place.users["root"].call("readlink_into", path, 8) == b"1234567"
+    assert place.call("readlink_into", path, 3) == b"123"
+    assert place.call("readlink_into", path, 7) == b"1234567"
+    assert place.call("readlink_into", path, 8) == b"1234567"
     with pfs.fails(pfs.errno.EINVAL):
-        place.users["root"].call("readlink_into", path, 0)
+        place.call("readlink_into", path, 0)
 
 
 # ---- read-only -------------------------------------------------------------------------------------------------------
