@@ -1,7 +1,8 @@
 """One of several processes that change names in one directory, for test_posix_races.py.
 
-posix_racer.py WHAT DIRECTORY SECONDS SEED: does it until the time is over, and prints as JSON what it counted. Whatever
-no file system answers in such a race is an error, with the call."""
+posix_racer.py WHAT DIRECTORY SECONDS SEED: does it until the time is over, and 400 times at least, and prints as JSON what
+it counted. Whatever no file system answers in such a race is an error, with the call.
+"""
 import ctypes
 import errno
 import json
@@ -106,8 +107,10 @@ def main():
     what, root, seconds, seed = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
     racer = Racer(root, seed)
     end = time.monotonic() + seconds
-    while time.monotonic() < end and len(racer.errors) < 20:
+    rounds = 0
+    while (time.monotonic() < end or rounds < 400) and len(racer.errors) < 20:
         getattr(racer, what)()
+        rounds += 1
     print(json.dumps({"counts": racer.counts, "errors": racer.errors}))
 
 

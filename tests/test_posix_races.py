@@ -24,7 +24,7 @@ def race(place, what):
     counts, errors = collections.Counter(), []
     try:
         for racer in racers:
-            said = json.loads(racer.communicate(timeout=30)[0] or b'{"counts": {}, "errors": ["it died"]}')
+            said = json.loads(racer.communicate(timeout=40)[0] or b'{"counts": {}, "errors": ["it died"]}')
             counts.update(said["counts"])
             errors += said["errors"]
     finally:
@@ -105,7 +105,7 @@ def test_nothing_is_lost(place):
     place.run("dir p; dir q; " + "".join(f"file p/{n}; dir q/{n}; " for n in range(3)))
     before, _ = look(place.root)
     counts = race(place, "tokens")
-    assert counts["rename"] > 20 and counts["exchange"] > 20
+    assert counts["rename"] > 20 and counts["exchange"] > 10
     after, complaints = look(place.root)
     assert not complaints and after == before
 
