@@ -4,7 +4,7 @@
  *
  * One run is OPERATIONS operations in the empty DIRECTORY, made from SEED alone; with -t there are runs, of SEED,
  * SEED + 1 and so on, until the time is over. PROBE is a directory on the file system that is below, where it is found
- * out what that can do. With -c there are mappings that are written to when their descriptor is closed; -v prints every
+ * out what that can do. With -c there are mappings that are stored into when their descriptor is closed; -v prints every
  * operation. After a difference the last operations, the seed and the place are printed, and the exit status is 1.
  *
  * The shadow knows two rules. native: a file is one set of bytes for all who have it open, as on any file system, and
