@@ -170,6 +170,18 @@ static bool has_space(struct store *st)
 	return st->blobs->ops->space(st->blobs) >= SPACE_RESERVE;
 }
 
+/* Has everybody who writes it closed a descriptor? RELEASE of those who closed before may still be on its way, and whoever
+ * has another descriptor of the same open is found when a reader waits. store->lock held. */
+static bool all_flushed(const struct version *v)
+{
+	const struct handle *h;
+	unsigned n = 0;
+
+	DL_FOREACH(v->writer_list, h)
+		n += h->flushed;
+	return n == v->writers; /* which counts those who are about to open it, too */
+}
+
 static int flush_draft(struct handle *h, const struct caller *who, const struct process *closer, struct meta_commit *c)
 {
 	struct store *st = h->st;
@@ -178,7 +190,8 @@ static int flush_draft(struct handle *h, const struct caller *who, const struct 
 	int error;
 
 	pthread_mutex_lock(&st->lock);
-	last = v->writers == 1;
+	h->flushed = true;
+	last = all_flushed(v);
 	sealed = v->sealed;
 	fsynced = v->fsynced;
 	error = v->error;

@@ -267,6 +267,7 @@ struct handle {
 	enum via via;
 	struct object *borrow;  /* VIA_REF: through which it was opened; counted */
 	bool detour;            /* its node will not stand for what it reads */
+	bool flushed;           /* a writer: somebody has closed a descriptor of it */
 	bool takes;             /* the object went away by this open, and goes back if its process is killed */
 	struct process closer;  /* with takes: who closed a descriptor of it last */
 	bool closed;

@@ -405,6 +405,30 @@ static void test_closing_is_seen(void **state)
 	CHECK(e.o.size == 5 && e.stable);
 }
 
+/* Two have closed it, and RELEASE of both is on its way: whoever comes now waits for them. */
+static void test_closing_by_two(void **state)
+{
+	struct handle *w1, *w2, *h = NULL;
+	struct test_waiter tw;
+	uint64_t node;
+
+	put("a", "old");
+	w1 = open_write(1, "a", O_TRUNC);
+	w2 = open_write(4, "a", 0);
+	put_bytes(w1, "new");
+	CHECK_R(flush(1, w1), 0);
+	has("a", "old"); /* the other one goes on writing */
+	CHECK_R(flush(4, w2), 0);
+	node = wait_for(&tw, 3, "a");
+	store_release(w1);
+	still_waits(&tw, 3, node);
+	store_release(w2);
+	CHECK(is_woken(&tw));
+	CHECK_R(tw.result, 0);
+	CHECK_R(ask_again(&tw, 3, node, &h), -ESTALE);
+	has("a", "new");
+}
+
 /* A child has the descriptor: nobody waits for it, or only the first one. */
 static void test_closing_held_up(void **state)
 {
@@ -728,6 +752,7 @@ int main(int argc, char **argv)
 		TEST(test_wait_of_the_whole_open),
 		TEST(test_closing),
 		TEST(test_closing_is_seen),
+		TEST(test_closing_by_two),
 		TEST(test_closing_held_up),
 		TEST(test_closing_slowly),
 		TEST(test_closing_never),
