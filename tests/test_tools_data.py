@@ -1,4 +1,4 @@
-"""Programs that are hard on a file's bytes: databases, mapped files, fio, stress-ng and dbench, which check themselves."""
+"""Programs that are hard on a file's bytes: databases, mapped files, fio, stress-ng, dbench. They check themselves."""
 import os
 import re
 import signal
@@ -138,9 +138,9 @@ def test_fio(mnt, native, request, what):
 
 # ---- stress-ng, dbench -----------------------------------------------------------------------------------------------
 
-STRESSORS = """access chdir chmod chown copy-file dentry dir dirdeep dup fallocate fcntl filename flock fpunch fstat getdent
-hdd inotify iomix link locka lockf lockofd mmap mmapfork msync open rename readahead revio seek sendfile symlink touch utime
-xattr aiol mknod msyncmany splice""".split()
+STRESSORS = """access chdir chmod chown copy-file dentry dir dirdeep dup fallocate fcntl filename flock fpunch fstat
+getdent hdd inotify iomix link locka lockf lockofd mmap mmapfork msync open rename readahead revio seek sendfile symlink
+touch utime xattr aiol mknod msyncmany splice""".split()
 AT_ONCE = "chmod dentry dir fallocate fpunch getdent hdd link mmap rename sendfile touch xattr".split()
 
 
@@ -149,7 +149,7 @@ def test_stress_ng(mnt, request):
     """By default some of them at once for a moment, with --tools-long each of them for a while."""
     os.mkdir(mnt / "here")
     command = ("stress-ng {} --timeout {} --temp-path . --verify --oomable --hdd-bytes 4m --fallocate-bytes 4m "
-               "--iomix-bytes 4m --readahead-bytes 4m --revio-bytes 4m --sync-file-bytes 4m --mmap-bytes 4m --dirdeep-inodes 2000")
+               "--iomix-bytes 4m --readahead-bytes 4m --revio-bytes 4m --mmap-bytes 4m --dirdeep-inodes 2000")
     if request.config.getoption("--tools-long"):
         for stressor in STRESSORS:
             bash(command.format(f"--{stressor} 2", 8), mnt / "here", timeout=60)

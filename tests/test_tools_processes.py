@@ -84,18 +84,17 @@ def test_locks_go_with_their_process(mnt, name):
     mnt.put("f")
     take = f"import fcntl, os, sys; f = open(sys.argv[1], 'r+'); fcntl.{'flock' if name == 'flock' else 'lockf'}" \
            "(f, fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()"
-    with begun(["/bin/sh", "-c", "exec cat"], "/"):
-        first = subprocess.Popen([*PYTHON, "-c", take, mnt / "f"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert first.stdout.readline() == b"1\n"
-        second = subprocess.Popen([*PYTHON, "-c", take, mnt / "f"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        try:
-            first.kill()
-            first.wait(10)
-            assert second.stdout.readline() == b"1\n"
-        finally:
-            for process in (first, second):
-                process.kill()
-                process.communicate()
+    first = subprocess.Popen([*PYTHON, "-c", take, mnt / "f"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"1\n"
+    second = subprocess.Popen([*PYTHON, "-c", take, mnt / "f"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        first.kill()
+        first.wait(10)
+        assert second.stdout.readline() == b"1\n"
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
 
 
 # ---- FIFOs and sockets -----------------------------------------------------------------------------------------------
@@ -127,8 +126,8 @@ def test_sockets_between_processes(mnt):
             os.rename(mnt / "socket", mnt / "moved")
             if kind == socket.SOCK_STREAM:
                 server.listen()
-            client = f"import os, socket; os.chdir({mnt.root.as_posix()!r}); s = socket.socket(socket.AF_UNIX, {kind:d}); " \
-                     "s.connect('moved'); s.send(b'hello')"
+            client = f"import os, socket; os.chdir({mnt.root.as_posix()!r}); s = socket.socket(socket.AF_UNIX, " \
+                     f"{kind:d}); s.connect('moved'); s.send(b'hello')"
             with begun([*PYTHON, "-c", client], "/"):
                 server.settimeout(20)
                 receiver = server.accept()[0] if kind == socket.SOCK_STREAM else server

@@ -399,7 +399,7 @@ echo a > a
 echo b > b
 mkdir d e
 touch e/x
-mv -n a b
+mv -n a b || true
 cat b
 mv --backup=numbered a b
 cat b 'b.~1~'
@@ -475,7 +475,7 @@ cp -p a c
 cp --reflink=auto a d
 cp -l a e
 cp -s a f
-cp -n b a
+cp -n b a || true
 cp -u a b
 cp -b a b
 cp --attributes-only -p a g

@@ -19,8 +19,9 @@ root_dir="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 build_packages=(gcc libc6-dev meson ninja-build pkgconf libfuse3-dev libsqlite3-dev libxxhash-dev libssl-dev uthash-dev
 	scdoc fuse3 python3)
 # shellcheck disable=SC2034
-test_packages=(libcmocka-dev python3-pytest python3-pytest-timeout python3-hypothesis acl attr sqlite3 procps
-	python3-numpy python3-pip parallel make)
+test_packages=(libcmocka-dev python3-pytest python3-pytest-timeout python3-hypothesis attr sqlite3 procps
+	acl binutils bsdutils busybox bzip2 cpio dbench fio git inotify-tools libcap2-bin logrotate make nano parallel patch
+	perl python3-numpy python3-pip python3-venv rsync stress-ng unzip util-linux vim-tiny xz-utils zip zstd)
 
 say() {
 	printf '%s: %s\n' "$tool_name" "$*"
