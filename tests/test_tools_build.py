@@ -94,7 +94,7 @@ def test_meson_and_ninja(mnt, native):
                 file.write(text)
         said.append(bash("""
 meson setup build > /dev/null
-ninja -C build | tail -1
+ninja -C build > /dev/null
 ninja -C build | tail -1
 build/it
 meson test -C build --no-rebuild > /dev/null
