@@ -356,10 +356,11 @@ def test_3_O_PATH_never_waits(mnt):
 
 # ---- signals ---------------------------------------------------------------------------------------------------------
 
-def test_3_a_handler_ends_the_wait_with_EINTR(mnt):
+@pytest.mark.parametrize("restarts", [False, True], ids=["", "SA_RESTART"])
+def test_3_a_handler_ends_the_wait_with_EINTR(mnt, restarts):
     mnt.declare("key")
     worker = mnt.worker()
-    worker.handle(signal.SIGUSR1)
+    worker.handle(signal.SIGUSR1, restarts=restarts)
     job = worker.begin("c_open", mnt / "key", os.O_RDONLY)
     mnt.assert_waits(job)
     os.kill(worker.pid, signal.SIGUSR1)
@@ -379,16 +380,30 @@ def test_3_a_handler_that_raises_ends_the_wait(mnt):
     assert job.interrupted()
 
 
+def stop_and_continue(pid):
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: " T (stopped)" in run("grep", "State", f"/proc/{pid}/status").stdout.replace("\t", " "))
+    os.kill(pid, signal.SIGCONT)
+
+
 def test_3_stop_and_continue(mnt):
     """Python opens again after EINTR, so the reader goes on waiting."""
     mnt.declare("key")
     reader = mnt.waiting_reader(mnt / "key")
-    os.kill(reader.pid, signal.SIGSTOP)
-    eventually(lambda: " T (stopped)" in run("grep", "State", f"/proc/{reader.pid}/status").stdout.replace("\t", " "))
-    os.kill(reader.pid, signal.SIGCONT)
+    stop_and_continue(reader.pid)
     mnt.assert_waits(reader)
     mnt.put("key", b"result")
     assert reader.result() == b"result"
+
+
+def test_3_stop_and_continue_is_EINTR_for_who_does_not_open_again(mnt):
+    mnt.declare("key")
+    worker = mnt.worker()
+    job = worker.begin("c_open", mnt / "key", os.O_RDONLY)
+    mnt.assert_waits(job)
+    stop_and_continue(worker.pid)
+    assert job.error() == "EINTR"
+    assert state(mnt / "key") == "pending"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)

@@ -132,12 +132,13 @@ def bind_socket(folder, name):
         os.close(fd)
 
 
-def handle(signum, raising=False):
-    """Install a handler, with or without an exception."""
+def handle(signum, raising=False, restarts=False):
+    """Install a handler, with or without an exception, with or without SA_RESTART."""
     def handler(number, frame):
         if raising:
             raise Interrupted()
     signal.signal(signum, handler)
+    signal.siginterrupt(signum, not restarts)
 
 
 def wait_readable(fd, how, timeout):
