@@ -11,30 +11,13 @@ from pfs import PYTHON, REPO, check_store, run
 GUIDES = REPO / "docs/guides"
 SCRIPTS = sorted(path.name for path in GUIDES.iterdir() if path.suffix in (".sh", ".py"))
 EXECUTORS = sorted(path.name for path in (GUIDES / "executors").iterdir() if path.suffix in (".sh", ".py"))
-LANGUAGES = sorted(path.name for path in (GUIDES / "languages").iterdir() if path.name != "run.sh")
 NEEDED = {"parallel.sh": "parallel", "make.sh": "make", "slurm.sh": "setfattr"}
-
-# How a program is built, where it is, and run; the first word of each is what must be installed.
-WAYS = {
-    "workflow.sh": ((), ("bash", "{source}")),
-    "workflow.py": ((), (sys.executable, "{source}")),
-    "workflow.pl": ((), ("perl", "{source}")),
-    "workflow.js": ((), ("node", "{source}")),
-    "workflow.tcl": ((), ("tclsh", "{source}")),
-    "workflow.lua": ((), ("lua5.4", "{source}")),
-    "workflow.R": ((), ("Rscript", "{source}")),
-    "workflow.c": (("gcc", "-Wall", "-Werror", "{source}", "-o", "{out}/workflow"), ("{out}/workflow",)),
-    "workflow.rs": (("rustc", "--edition=2021", "-o", "{out}/workflow", "{source}"), ("{out}/workflow",)),
-    "workflow.go": (("go", "build", "-o", "{out}/workflow", "{source}"), ("{out}/workflow",)),
-    "Workflow.java": (("javac", "-d", "{out}", "{source}"), ("java", "-cp", "{out}", "Workflow")),
-}
 
 
 def test_all_are_listed():
     text = (GUIDES / "README.md").read_text()
     assert SCRIPTS == sorted(["object-lifetimes.sh", "object_lifetimes.py", "proxy-futures.sh", "proxy_futures.py"])
     assert all(f"({name})" in text for name in SCRIPTS)
-    assert set(LANGUAGES) == set(WAYS) and all(f"(languages/{name})" in text for name in [*LANGUAGES, "run.sh"])
     assert EXECUTORS and all(f"(executors/{name})" in text for name in EXECUTORS)
 
 
@@ -64,27 +47,6 @@ def test_executor(own, name):
     control = own.mount.control
     assert os.listdir(own.root) == [] and not any(os.listdir(control / name) for name in ("own", "ref", "mut"))
     assert check_store(own.mount) == []
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", LANGUAGES)
-def test_language(new_mount, name, tmp_path):
-    """The same program in every language that is installed."""
-    places = {"source": GUIDES / "languages" / name, "out": tmp_path}
-    build, program = [[word.format(**places) for word in words] for words in WAYS[name]]
-    for words in (build, program):
-        if words and "/" not in words[0] and not shutil.which(words[0]):
-            pytest.skip(f"{words[0]} is not installed")
-    environment = {**os.environ, "GOCACHE": str(tmp_path / "go"), "GO111MODULE": "off"}
-    if build:
-        built = run(*build, env=environment, timeout=120)
-        assert built.returncode == 0, built.stderr
-    space = new_mount()
-    done = run("bash", GUIDES / "languages/run.sh", space.root, *program, env=environment)
-    assert done.returncode == 0 and done.stdout == "all as it should be\n", done.stdout + done.stderr
-    control = space.mount.control
-    assert os.listdir(space.root) == [] and not any(os.listdir(control / name) for name in ("own", "ref", "mut"))
-    assert check_store(space.mount) == []
 
 
 def test_python_examples(own, tmp_path):
