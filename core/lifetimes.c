@@ -632,7 +632,8 @@ static void put_back(struct store *st, struct ending *e, struct ending *below, i
 	schedule(st, below);
 }
 
-/* One slice. When others are waiting they get as much time as it has taken. */
+/* One slice. When others are waiting they get four times as long as it has taken, and it is committed at once: nobody has
+ * to wait while many slices are. */
 static void go_on(struct timer *t)
 {
 	struct store *st = (struct store *)((char *)t - offsetof(struct store, ending_timer));
@@ -657,8 +658,8 @@ static void go_on(struct timer *t)
 	}
 	put_back(st, e, below, r);
 	if (st->meta->ops->contended(st->meta))
-		pause = timers_now() - began;
-	op_end(&op, r < 0 ? r : 0, user != NULL ? META_RECORDED : META_LATER, user);
+		pause = 4 * (timers_now() - began);
+	op_end(&op, r < 0 ? r : 0, user != NULL || pause > 0 ? META_RECORDED : META_LATER, user);
 	if ((r < 0 || pause > 0) && timer_disarm(st->timers, t))
 		timer_arm(st->timers, t, timers_now() + (r < 0 ? RETRY_NS : pause));
 }
