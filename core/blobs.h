@@ -2,6 +2,7 @@
  * implementation. A version's data is a draft until it is published, and never changes afterwards. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -20,6 +21,7 @@ struct blob_ops {
 	int (*sync)(struct blobs *b, int fd);           /* the data and its name survive power loss */
 	int (*sync_all)(struct blobs *b);               /* the same of everything */
 	int (*list_drafts)(struct blobs *b, int (*fn)(void *arg, uint64_t vid), void *arg);
+	bool (*is_written)(struct blobs *b, int fd);    /* can anybody but us write it, as through a mapping that is left? */
 	int64_t (*space)(struct blobs *b);              /* bytes that can still be written */
 };
 

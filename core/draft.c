@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 #define RETRY_NS 200000000LL
+#define MAPPED_LOOKS 10
+#define MAPPED_PAUSE_US 1000
 
 int draft_begin(struct op *op, struct subject *s, struct version **ret)
 {
@@ -475,6 +477,37 @@ static void poison(struct store *st, struct version *v, int error)
 	pthread_mutex_unlock(&st->lock);
 }
 
+/* A mapping outlives its descriptor, and with passthrough the release does not wait for it. A draft that nothing was
+ * written to would be dropped, and with it what is still to be stored there. */
+static bool is_mapped(struct store *st, const struct version *v)
+{
+	struct stat bytes;
+
+	return v->mappable && v->fd >= 0 && !v->extends && v->closer.fate != FATE_KILLED && fstat(v->fd, &bytes) == 0 &&
+	       draft_is_untouched(v, &bytes) && st->blobs->ops->is_written(st->blobs, v->fd);
+}
+
+/* The kernel may let go of a closed file a moment after it has said so. */
+static bool begin_settling(struct op *op, struct store *st, struct version *v, const struct caller *who)
+{
+	bool settles;
+
+	for (unsigned looks = 1;; looks++) {
+		op_begin(op, st, who);
+		pthread_mutex_lock(&st->lock);
+		settles = v->role == ROLE_DRAFT && v->writers == 0;
+		pthread_mutex_unlock(&st->lock);
+		if (!settles || !is_mapped(st, v))
+			return settles;
+		if (looks == MAPPED_LOOKS)
+			break;
+		op_end(op, 0, META_READ, NULL);
+		usleep(MAPPED_PAUSE_US);
+	}
+	futimens(v->fd, NULL); /* it counts as written */
+	return settles;
+}
+
 void draft_settle(struct store *st, struct version *v, const struct caller *who)
 {
 	enum draft_verdict verdict = DRAFT_DROP;
@@ -485,10 +518,7 @@ void draft_settle(struct store *st, struct version *v, const struct caller *who)
 
 	if (v->closer.fate == FATE_KILLED && v->extends && draft_unshare(st, v) < 0)
 		poison(st, v, ENOSPC); /* no room to keep what was torn */
-	op_begin(&op, st, who);
-	pthread_mutex_lock(&st->lock);
-	settles = v->role == ROLE_DRAFT && v->writers == 0;
-	pthread_mutex_unlock(&st->lock);
+	settles = begin_settling(&op, st, v, who);
 	if (settles)
 		r = settle(&op, v, &verdict, &kept);
 	op_end(&op, r, META_LATER, NULL);

@@ -37,6 +37,7 @@ struct version {
 	struct handle *writer_list;
 	int fd; /* -1 until somebody needs it */
 	uint64_t base;        /* the version that a draft starts from, 0: empty */
+	bool mappable;        /* somebody has had it open so that he could map it for writing */
 	bool continues;       /* it starts from the current version, which may be empty, too */
 	bool sealed, fsynced; /* as in the catalog's draft record */
 	int64_t sealed_at;    /* boot time */

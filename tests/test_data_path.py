@@ -5,10 +5,51 @@ import os
 import pytest
 
 from conftest import why_no_passthrough
-from pfs import IS_ROOT, WRITE, eventually, opened, pattern, promisefs
+from pfs import IS_ROOT, PYTHON, WRITE, eventually, opened, pattern, promisefs, run, version
 
 pytestmark = pytest.mark.core
 MIB = 1 << 20
+
+# As programs in C do it: Python's mmap keeps a descriptor of its own.
+STORE_AFTER_CLOSE = r"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+for path in sys.argv[1:]:
+    fd = os.open(path, os.O_RDWR)
+    at = libc.mmap(None, ctypes.c_size_t(4096), 3, 1, fd, ctypes.c_long(0))
+    os.close(fd)
+    ctypes.memset(ctypes.c_void_p(at), ord("b"), 4096)
+    libc.munmap(ctypes.c_void_p(at), ctypes.c_size_t(4096))
+"""
+
+
+def test_what_is_stored_into_a_mapping_after_close_is_not_lost(mnt):
+    keys = [mnt.put(f"key{number}", b"a" * 4096) for number in range(50)]
+    for number in range(50):
+        mnt.becomes(f"key{number}", "ready")
+    done = run(*PYTHON, "-c", STORE_AFTER_CLOSE, *keys, timeout=30)
+    assert done.returncode == 0, done.stderr
+    for number in range(50):
+        mnt.versions(f"key{number}", 2)
+        eventually(lambda: mnt.get(f"key{number}") == b"b" * 4096, what="what was stored is there")
+
+
+def test_what_was_open_to_be_mapped_and_was_not_stays(mnt):
+    """An open for reading and writing that does neither is no new version."""
+    worker = mnt.worker()
+    mnt.put("key", b"a" * 4096)
+    mnt.becomes("key", "ready")
+    before = os.stat(mnt / "key")
+    for _ in range(100):
+        worker.close(worker.open(mnt / "key", os.O_RDWR))
+    mnt.put("other", b"")
+    eventually(lambda: pending_drafts(mnt) == 0)
+    assert version(mnt / "key") == 1 and os.stat(mnt / "key").st_mtime_ns == before.st_mtime_ns
+
+
+def pending_drafts(mnt):
+    return len(os.listdir(mnt.mount.store / "drafts"))
 
 
 @pytest.mark.needs_root

@@ -140,6 +140,11 @@ static int list_drafts(struct blobs *b, int (*fn)(void *arg, uint64_t vid), void
 	return walk(of(b), 'd', fn, arg);
 }
 
+static bool is_written(struct blobs *b, int fd)
+{
+	return of(b)->mapped;
+}
+
 static int64_t space(struct blobs *b)
 {
 	return of(b)->space;
@@ -148,7 +153,7 @@ static int64_t space(struct blobs *b)
 static const struct blob_ops ops = {
 	.create = create, .open = open_file, .publish = publish, .share = share, .unshare = unshare,
 	.remove = remove_file, .stat = stat_file, .copy = copy, .sync = sync_file, .sync_all = sync_all,
-	.list_drafts = list_drafts, .space = space,
+	.list_drafts = list_drafts, .space = space, .is_written = is_written,
 };
 
 int test_blobs_open(const char *path, struct test_blobs *tb)

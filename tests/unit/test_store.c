@@ -365,6 +365,27 @@ static void test_looks_up_own_draft(void **state)
 	check_idle(1);
 }
 
+/* With passthrough a mapping goes on after the last close: what may still be stored there is not dropped. */
+static void test_mapped(void **state)
+{
+	struct handle *w = NULL;
+
+	put("a", "old");
+	CHECK_R(open_name(1, "a", O_RDWR, NULL, &w), 0);
+	close_handle(1, w);
+	CHECK(attribute_is("a", "user.promisefs.version", "1"));
+	blobs.mapped = true;
+	w = open_write(1, "a", O_WRONLY);
+	close_handle(1, w);
+	CHECK(attribute_is("a", "user.promisefs.version", "1")); /* who cannot read it cannot map it */
+	CHECK_R(open_name(1, "a", O_RDWR, NULL, &w), 0);
+	close_handle(1, w);
+	CHECK(attribute_is("a", "user.promisefs.version", "2"));
+	blobs.mapped = false;
+	has("a", "old");
+	check_idle(1);
+}
+
 /* Something else is renamed to the key between the open that is sent to look it up again and that look-up. */
 static void test_renamed_while_looked_up(void **state)
 {
@@ -1262,6 +1283,7 @@ int main(int argc, char **argv)
 		TEST(test_looked_up_long_ago),
 		TEST(test_looked_up_twice),
 		TEST(test_looks_up_own_draft),
+		TEST(test_mapped),
 		TEST(test_renamed_while_looked_up),
 		TEST(test_renamed_between_look_ups),
 		TEST(test_append),
