@@ -422,6 +422,7 @@ uint64_t intent_node(struct store *st, const struct caller *who, const struct me
 		     struct version_end *overtaken); /* locked */
 
 /* namespace.c */
+int dir_get(struct store *st, uint64_t id, struct meta_object *dir); /* -ENOENT, -ENOTDIR */
 int object_delete(struct op *op, struct meta_object *o, int waiters_get); /* which has no name any more */
 int names_invalidate(struct op *op, uint64_t object); /* the kernel asks anew what they mean */
 int names_remove(struct op *op, const struct meta_object *o, bool taken); /* all; taken: remembered */

@@ -1,17 +1,14 @@
-/* Names: looking up, making, linking, renaming, removing, listing. Permissions are the kernel's business
+/* Names: looking up, linking, renaming, removing, listing (making is in make.c). Permissions are the kernel's business
  * (default_permissions); here is what POSIX says about the tree. */
 #include "core/internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 /* Directories */
 
-static int get_dir(struct store *st, uint64_t id, struct meta_object *dir)
+int dir_get(struct store *st, uint64_t id, struct meta_object *dir)
 {
 	int r = st->meta->ops->object_get(st->meta, id, dir);
 
@@ -125,117 +122,6 @@ int store_lookup(struct store *st, const struct caller *who, uint64_t parent, co
 	return r;
 }
 
-/* Making */
-
-static int inherit(struct op *op, const struct meta_object *dir, struct meta_object *o)
-{
-	const struct caller *who = op->who;
-	int r;
-
-	o->uid = who->uid;
-	o->gid = (dir->mode & S_ISGID) != 0 ? dir->gid : who->gid;
-	r = access_inherit_mode(op, dir->id, o);
-	if (is_dir(o))
-		o->mode |= dir->mode & S_ISGID;
-	o->live = dir->live && (is_dir(o) || S_ISREG(o->mode));
-	o->lifetime = dir->lifetime;
-	return r;
-}
-
-/* own/ holds files, ref/ and mut/ what link(2) has made there. */
-static int check_place(uint64_t parent, uint32_t mode)
-{
-	if (parent == META_REF || parent == META_MUT)
-		return -EPERM;
-	return parent == META_OWN && !S_ISREG(mode) ? -EPERM : 0;
-}
-
-static int new_object(struct op *op, uint64_t parent, const char *name, uint32_t mode, struct meta_object *o)
-{
-	struct store *st = op->st;
-	struct meta *m = st->meta;
-	struct meta_object dir;
-	struct meta_dentry d;
-	int64_t now = store_now(st);
-	int r = get_dir(st, parent, &dir);
-
-	if (r == 0)
-		r = check_place(parent, mode);
-	if (r < 0)
-		return r;
-	r = m->ops->dentry_get(m, parent, name, &d);
-	if (r != -ENOENT)
-		return r == 0 ? -EEXIST : r;
-	*o = (struct meta_object){ .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1,
-				   .atime = now, .mtime = now, .ctime = now, .btime = now };
-	r = inherit(op, &dir, o);
-	if (r == 0)
-		r = m->ops->new_id(m, &o->id);
-	o->vid = o->id;
-	return r;
-}
-
-static int insert_object(struct op *op, uint64_t parent, const char *name, const struct meta_object *o)
-{
-	struct meta *m = op->st->meta;
-	int r = m->ops->object_insert(m, o);
-
-	if (r == 0)
-		r = access_inherit(op, parent, o);
-	if (r == 0)
-		r = m->ops->dentry_insert(m, parent, name, o->id);
-	if (r == 0)
-		r = m->ops->object_touch(m, parent, o->btime, is_dir(o) ? 1 : 0);
-	if (r == 0 && o->lifetime != 0 && !is_dir(o))
-		r = lifetime_join(op, o, name);
-	if (r == 0)
-		waiters_wake_absent(op, parent, name);
-	return r;
-}
-
-/* An object that is whole at once, and empty: by mknod(2), or by an open that makes it and cannot write it. */
-static int insert_empty(struct op *op, uint64_t parent, const char *name, struct meta_object *o)
-{
-	struct blobs *blobs = op->st->blobs;
-	char key[PATH_MAX];
-	int r = blobs->ops->create(blobs, o->vid);
-
-	o->state = OBJECT_READY;
-	o->version = 1;
-	if (r >= 0) {
-		close(r);
-		r = blobs->ops->publish(blobs, o->vid, o->vid);
-	}
-	if (r == 0)
-		r = insert_object(op, parent, name, o);
-	if (r == 0)
-		r = path_of_name(op->st, parent, name, key);
-	return r == 0 ? event_record(op, "put", key, o, NULL, NULL) : r;
-}
-
-int store_make(struct store *st, const struct caller *who, uint64_t parent, const char *name, const struct node_new *n,
-	       struct entry *e, struct meta_commit *c)
-{
-	struct meta_object o;
-	struct op op;
-	int r;
-
-	op_begin_named(&op, st, who);
-	r = new_object(&op, parent, name, n->mode, &o);
-	o.rdev = n->rdev;
-	if (n->target != NULL)
-		o.size = (int64_t)strlen(n->target);
-	if (r == 0)
-		r = S_ISREG(o.mode) ? insert_empty(&op, parent, name, &o) : insert_object(&op, parent, name, &o);
-	if (r == 0 && n->target != NULL)
-		r = st->meta->ops->attribute_set(st->meta, o.id, "pfs.target", n->target, strlen(n->target));
-	if (r == 0) {
-		fill_entry(st, who, &o, e);
-		r = lifetime_entry_until(st, &o, &e->until);
-	}
-	return op_end(&op, r, META_RECORDED, c);
-}
-
 int store_readlink(struct store *st, uint64_t node, char target[static PATH_MAX])
 {
 	struct meta_object o;
@@ -253,152 +139,7 @@ int store_readlink(struct store *st, uint64_t node, char target[static PATH_MAX]
 	return 0;
 }
 
-/* Memory of a file that is being made: its draft, or the file itself when it is changed in place. */
-static int add_in_memory(struct op *op, const struct meta_object *o, struct version **ret)
-{
-	struct store *st = op->st;
-	bool bare = access_is_bare(st, o);
-	struct object *obj;
-
-	pthread_mutex_lock(&st->lock);
-	obj = object_ref(st, o->id);
-	*ret = obj != NULL ? version_add(st, obj, o->vid, o->live ? ROLE_CURRENT : ROLE_DRAFT) : NULL;
-	if (*ret != NULL) {
-		obj->bare = bare;
-		(*ret)->data = DATA_PREPARING;
-		(*ret)->live = o->live;
-		(*ret)->opens = 1;
-		(*ret)->writers = 1;
-	}
-	object_unref(st, obj);
-	pthread_mutex_unlock(&st->lock);
-	return *ret != NULL ? 0 : -ENOMEM;
-}
-
-static int record_create(struct op *op, uint64_t parent, const char *name, uint32_t mode, struct meta_object *o,
-			 struct version **v)
-{
-	struct meta *m = op->st->meta;
-	int r = new_object(op, parent, name, mode, o);
-
-	if (r < 0)
-		return r;
-	o->state = o->live ? OBJECT_READY : OBJECT_WRITING;
-	o->version = o->live;
-	r = insert_object(op, parent, name, o);
-	if (r == 0 && !o->live)
-		r = m->ops->draft_put(m, &(struct meta_draft){ .object = o->id, .vid = o->vid });
-	return r == 0 ? add_in_memory(op, o, v) : r;
-}
-
-/* The file of what was recorded. When it cannot be made the draft settles, which takes the record back. */
-static int create_data(struct store *st, const struct caller *who, struct version *v, uint32_t mode, bool live)
-{
-	int fd = st->blobs->ops->create(st->blobs, v->vid);
-	struct stat bytes;
-	bool blessed = fd >= 0 && (mode & (S_ISUID | S_ISGID)) != 0 && fstat(fd, &bytes) == 0;
-
-	if (fd >= 0 && live)
-		st->blobs->ops->publish(st->blobs, v->vid, v->vid);
-	pthread_mutex_lock(&st->lock);
-	v->fd = fd < 0 ? -1 : fd;
-	v->data = fd < 0 ? DATA_NONE : DATA_READY;
-	v->error = fd < 0 ? -fd : 0;
-	v->blessed_mtime = blessed ? ns_of(&bytes.st_mtim) : 0;
-	v->writers -= fd < 0;
-	pthread_mutex_unlock(&st->lock);
-	if (fd < 0)
-		draft_settle(st, v, who);
-	return fd < 0 ? fd : 0;
-}
-
-static int open_empty(struct store *st, const struct caller *who, const struct meta_object *o, int flags, struct handle *h)
-{
-	struct version *v;
-
-	pthread_mutex_lock(&st->lock);
-	v = version_current(st, o);
-	if (v != NULL) {
-		v->opens++;
-		*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o->vid, .flags = flags,
-				      .tid = who->tid, .uid = who->uid };
-	}
-	pthread_mutex_unlock(&st->lock);
-	return v != NULL ? 0 : -ENOMEM;
-}
-
-/* Nobody can write it by this open, so there is nothing to wait for: who else opens it, such as the file of a lock, gets
- * the empty file. */
-static int create_to_read(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode,
-			  int flags, struct entry *e, struct handle **ret)
-{
-	struct handle *h = calloc(1, sizeof(*h));
-	struct meta_object o;
-	int64_t until = 0;
-	struct op op;
-	int r = h == NULL ? -ENOMEM : 0;
-
-	if (r < 0)
-		return r;
-	op_begin_named(&op, st, who);
-	r = new_object(&op, parent, name, S_IFREG | (mode & 07777), &o);
-	if (r == 0)
-		r = insert_empty(&op, parent, name, &o);
-	if (r == 0)
-		r = lifetime_entry_until(st, &o, &until);
-	if (r == 0)
-		r = open_empty(st, who, &o, flags, h);
-	r = op_end(&op, r, META_LATER, NULL);
-	if (r < 0) {
-		free(h);
-		return r;
-	}
-	r = record_now(st, META_RECORDED); /* its close does not wait for that */
-	if (r < 0) {
-		store_release(h);
-		return r;
-	}
-	*e = (struct entry){ .node = o.vid, .o = o, .until = until };
-	*ret = h;
-	return 0;
-}
-
-int store_create(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode, int flags,
-		 struct entry *e, struct handle **ret)
-{
-	struct handle *h;
-	struct meta_object o;
-	struct version *v = NULL;
-	int64_t until = 0;
-	struct op op;
-	int r;
-
-	if ((flags & O_ACCMODE) == O_RDONLY)
-		return create_to_read(st, who, parent, name, mode, flags, e, ret);
-	h = calloc(1, sizeof(*h));
-	if (h == NULL)
-		return -ENOMEM;
-	op_begin(&op, st, who);
-	r = record_create(&op, parent, name, S_IFREG | (mode & 07777), &o, &v);
-	if (r == 0)
-		lifetime_entry_until(st, &o, &until);
-	op_end(&op, r, META_LATER, NULL);
-	if (r == 0)
-		r = create_data(st, who, v, o.mode, o.live);
-	if (r < 0) {
-		free(h);
-		return r;
-	}
-	*e = (struct entry){ .node = o.vid, .o = o, .until = until };
-	*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o.vid, .flags = flags,
-			      .writer = true, .tid = who->tid, .uid = who->uid };
-	pthread_mutex_lock(&st->lock);
-	v->unprivileged = h->uid != 0;
-	DL_APPEND(v->writer_list, h); /* the use and the writer were counted when it was made */
-	pthread_mutex_unlock(&st->lock);
-	*ret = h;
-	return 0;
-}
+/* Linking */
 
 static int take_parent(void *arg, const struct meta_dentry *d)
 {
@@ -434,7 +175,7 @@ int store_link(struct store *st, const struct caller *who, uint64_t node, uint64
 	r = subject_get(st, node, &s);
 	if (r < 0)
 		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	r = get_dir(st, parent, &dir);
+	r = dir_get(st, parent, &dir);
 	if (r == 0)
 		r = check_link(st, who, &s, parent);
 	if (r == 0)
@@ -815,7 +556,7 @@ int store_rename(struct store *st, const struct caller *who, uint64_t from, cons
 	op_begin_named(&op, st, who);
 	r = get_name(st, from, name, &rn.from, &rn.a);
 	if (r == 0)
-		r = get_dir(st, to, &dir);
+		r = dir_get(st, to, &dir);
 	if (r == 0) {
 		r = get_name(st, to, to_name, &rn.to, &rn.b);
 		rn.exists = r == 0;

@@ -101,7 +101,7 @@ struct store_counts {
 };
 void store_counts(struct store *st, struct store_counts *c);
 
-/* ---- Names: core/namespace.c ---- */
+/* ---- Names: core/namespace.c, core/make.c ---- */
 
 struct entry {
 	uint64_t node;
