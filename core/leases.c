@@ -29,7 +29,11 @@ static int take_lease(void *arg, const struct meta_lease *l)
 /* When a lease expires, in boot time. */
 static int64_t expiry(struct store *st, const struct meta_lease *l)
 {
-	return l->boot != 0 ? l->boot : timers_now() + l->expires - store_now(st);
+	int64_t at;
+
+	if (l->boot != 0)
+		return l->boot;
+	return __builtin_add_overflow(timers_now() - store_now(st), l->expires, &at) ? NEVER : at;
 }
 
 /* 1: *l is the one that expires first, at *at; 0: there is none. */
