@@ -138,10 +138,12 @@ def test_fio(mnt, native, request, what):
 
 # ---- stress-ng, dbench -----------------------------------------------------------------------------------------------
 
-STRESSORS = """access chdir chmod chown copy-file dentry dir dirdeep dup fallocate fcntl filename flock fpunch fstat
+# Without fpunch: that of stress-ng 0.18 (Debian 13) fails on every file system, on tmpfs, too.
+
+STRESSORS = """access chdir chmod chown copy-file dentry dir dirdeep dup fallocate fcntl filename flock fstat
 getdent hdd inotify iomix link locka lockf lockofd mmap mmapfork msync open rename readahead revio seek sendfile symlink
 touch utime xattr aiol mknod msyncmany splice""".split()
-AT_ONCE = "chmod dentry dir fallocate fpunch getdent hdd link mmap rename sendfile touch xattr".split()
+AT_ONCE = "chmod dentry dir fallocate getdent hdd link mmap rename sendfile touch xattr".split()
 
 
 @pytest.mark.timeout(1000)
