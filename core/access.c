@@ -44,10 +44,12 @@ static int put_acl(struct store *st, uint64_t object, const char *name, const st
 {
 	unsigned char blob[ACL_BLOB_MAX];
 	size_t len = acl_format(a, blob);
-	int r = 0;
+	int r = st->meta->ops->attribute_get(st->meta, META_ROOT, MARK, NULL, 0);
 
-	if (!atomic_exchange(&st->has_acls, true))
+	if (r == -ENOENT) /* what is in memory may have been taken back in the catalog */
 		r = st->meta->ops->attribute_set(st->meta, META_ROOT, MARK, "", 0);
+	r = r > 0 ? 0 : r;
+	atomic_store(&st->has_acls, true);
 	return r == 0 ? st->meta->ops->attribute_set(st->meta, object, name, blob, len) : r;
 }
 

@@ -20,7 +20,7 @@ static int put(struct op *op, const struct subject *s, int32_t pid, uint64_t sta
 {
 	const struct meta_binding b = { .object = subject_self(s)->id, .pid = pid, .start = start,
 					.boot_id = op->st->options.boot_id };
-	int r = check_can_expire(op->who, s);
+	int r = check_can_expire(op->st, op->who, s);
 
 	return r == 0 ? op->st->meta->ops->binding_put(op->st->meta, &b) : r;
 }

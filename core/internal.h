@@ -295,7 +295,7 @@ void waiters_start(struct store *st);
 /* lifetimes.c; catalog held */
 int lifetime_name(struct store *st, uint64_t lifetime, struct meta_dentry *d); /* -ENOENT: none that is alive */
 int lifetime_make(struct op *op, const char *name, struct meta_object *o); /* the name is free */
-int check_can_expire(const struct caller *who, const struct subject *s); /* -EOPNOTSUPP, -ENOENT, -EPERM */
+int check_can_expire(struct store *st, const struct caller *who, const struct subject *s); /* -EOPNOTSUPP, -ENOENT, -EPERM */
 int expire(struct op *op, uint64_t object, const char *why, int waiters_get); /* evict a file, end a lifetime or a directory */
 int lifetime_join(struct op *op, const struct meta_object *o, const char *name); /* o->lifetime, as `name` if it is free */
 int lifetime_of_dir_set(struct op *op, struct subject *s, const char *name); /* NULL: none */
@@ -305,6 +305,7 @@ int lifetime_entry_until(struct store *st, const struct meta_object *o, int64_t 
 bool lifetime_is_ending(struct store *st, uint64_t lifetime);
 int lifetime_evict_member(struct op *op, uint64_t object, uint64_t lifetime); /* out of its turn; 0 also when it is gone */
 int ending_path(struct store *st, uint64_t object, char path[static PATH_MAX]); /* where it was; -ENOENT: it is not ending */
+void endings_resume(struct store *st); /* catalog held: after operations were taken back, some of them ends */
 int lifetimes_start(struct store *st);  /* goes on with those that were ending; without locks */
 void lifetimes_forget(struct store *st); /* at the end */
 
@@ -345,6 +346,7 @@ void departed_forget_all(struct store *st);
 int lease_set(struct op *op, const struct subject *s, const char *text);
 int lease_text(struct store *st, uint64_t object, char text[static 40]); /* its length; -ENODATA: none */
 void leases_rearm(struct store *st);
+void leases_resume(struct store *st); /* after operations were taken back */
 int lease_end(struct store *st, uint64_t object, int64_t *at); /* boot time; INT64_MAX: it has no lease */
 /* 1: o's time is over, and now it is evicted; otherwise *until is when its time is over, 0: not by itself. */
 int lease_enforce(struct op *op, struct meta_object *o, int64_t *until);

@@ -67,6 +67,14 @@ void leases_rearm(struct store *st)
 	}
 }
 
+/* Ends that had come were taken back: not at once again, as most likely the disk is full. */
+void leases_resume(struct store *st)
+{
+	leases_rearm(st);
+	if (st->lease_due <= timers_now())
+		timer_arm(st->timers, &st->lease_timer, timers_now() + RETRY_NS);
+}
+
 /* Setting */
 
 /* The kernel may keep the names for longer than what they mean will be there from now on. Not those of a directory:
@@ -116,7 +124,7 @@ int lease_set(struct op *op, const struct subject *s, const char *text)
 	struct meta *m = op->st->meta;
 	const uint64_t id = subject_self(s)->id;
 	struct meta_lease l = { 0 };
-	int r = check_can_expire(op->who, s);
+	int r = check_can_expire(op->st, op->who, s);
 
 	if (r == 0 && strcmp(text, "none") == 0) {
 		r = m->ops->lease_remove(m, id);

@@ -175,17 +175,22 @@ static int get_member(struct store *st, uint64_t lifetime, const char *name, str
 int store_lifetime_lookup(struct store *st, const struct caller *who, uint64_t lifetime, const char *name, struct entry *e)
 {
 	struct meta_object o;
+	int64_t until;
 	struct op op;
-	int r;
+	int r, over = 0;
 
 	op_begin(&op, st, who);
 	r = get_member(st, lifetime, name, &o);
+	if (r == 0)
+		over = lease_enforce(&op, &o, &until);
+	if (over != 0)
+		r = -ENOENT;
 	if (r == 0 && is_borrow(&o))
 		r = borrow_entry(st, who, &o, e);
 	else if (r == 0)
 		fill_entry(st, who, &o, e);
 	e->stable = false;
-	op_end(&op, 0, META_READ, NULL);
+	op_end(&op, over < 0 ? over : 0, over > 0 ? META_LATER : META_READ, NULL);
 	return r;
 }
 
@@ -464,6 +469,8 @@ int lifetime_evict_member(struct op *op, uint64_t object, uint64_t lifetime)
 	struct ending *e;
 	int r = op->st->meta->ops->object_get(op->st->meta, object, &o);
 
+	if (r == 0 && is_file(&o) && o.nlink == 0)
+		return 0; /* it is, and lives on for who has borrowed it */
 	pthread_mutex_lock(&op->st->lock);
 	e = find_ending(op->st, lifetime);
 	if (e != NULL)
@@ -578,8 +585,12 @@ int store_lifetime_end(struct store *st, const struct caller *who, uint64_t pare
 }
 
 /* Whoever may write a file may say when it goes; a directory goes with what is in it, so that is for its owner to say. */
-int check_can_expire(const struct caller *who, const struct subject *s)
+int check_can_expire(struct store *st, const struct caller *who, const struct subject *s)
 {
+	struct meta_dentry d;
+
+	if (is_dir(&s->o) && s->o.id >= META_FIRST_ID && st->meta->ops->dentry_names(st->meta, s->o.id, take_name, &d) == 0)
+		return -ENOENT; /* it is ending */
 	if (s->gone || (s->via == VIA_OWNER && is_file(&s->o) && s->o.nlink == 0))
 		return -ENOENT;
 	if (s->o.id < META_FIRST_ID)
@@ -667,12 +678,30 @@ static void go_on(struct timer *t)
 static int add_ending(void *arg, uint64_t object, const char *path)
 {
 	struct store *st = arg;
-	struct ending *e = new_ending(object, path, path);
+	struct ending *e;
+	int r = 0;
 
-	if (e == NULL)
-		return -ENOMEM;
-	DL_APPEND(st->endings, e);
-	return 0;
+	pthread_mutex_lock(&st->lock);
+	if (find_ending(st, object) == NULL) {
+		e = new_ending(object, path, path);
+		if (e != NULL)
+			DL_APPEND(st->endings, e);
+		r = e != NULL ? 0 : -ENOMEM;
+	}
+	pthread_mutex_unlock(&st->lock);
+	return r;
+}
+
+void endings_resume(struct store *st)
+{
+	bool any;
+
+	st->meta->ops->ending_list(st->meta, add_ending, st);
+	pthread_mutex_lock(&st->lock);
+	any = st->endings != NULL;
+	pthread_mutex_unlock(&st->lock);
+	if (any)
+		timer_arm(st->timers, &st->ending_timer, timers_now() + RETRY_NS);
 }
 
 int lifetimes_start(struct store *st)

@@ -90,7 +90,11 @@ static int insert_empty(struct op *op, uint64_t parent, const char *name, struct
 		r = insert_object(op, parent, name, o);
 	if (r == 0)
 		r = path_of_name(op->st, parent, name, key);
-	return r == 0 ? event_record(op, "put", key, o, NULL, NULL) : r;
+	if (r == 0)
+		r = event_record(op, "put", key, o, NULL, NULL);
+	if (r < 0)
+		blobs->ops->remove(blobs, o->vid);
+	return r;
 }
 
 int store_make(struct store *st, const struct caller *who, uint64_t parent, const char *name, const struct node_new *n,

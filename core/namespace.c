@@ -61,10 +61,19 @@ static void draft_size(struct store *st, struct meta_object *o, const struct ver
 	pthread_mutex_unlock(&st->lock);
 }
 
-/* Its writer has closed it, and it is about to be published: whoever looks now finds it so. */
+/* store->lock held. */
 static bool is_closed(const struct version *d)
 {
 	return d->replaces && d->sealed && !d->held_up && d->error == 0;
+}
+
+/* Its writer has closed it, and it is about to be published: whoever looks now finds it so. Not when nothing was written
+ * to it, since then it is about to be dropped. */
+static bool will_be_published(const struct version *d, int fd)
+{
+	struct stat bytes;
+
+	return fd >= 0 && fstat(fd, &bytes) == 0 && !draft_is_untouched(d, &bytes);
 }
 
 /* The catalog is held. */
@@ -74,6 +83,8 @@ void fill_entry(struct store *st, const struct caller *who, const struct meta_ob
 	struct object *obj;
 	struct version *d;
 	uint64_t other = 0;
+	bool closed;
+	int fd;
 
 	*e = (struct entry){ .node = o->vid, .o = *o, .stable = true };
 	if (!is_file(o))
@@ -84,12 +95,14 @@ void fill_entry(struct store *st, const struct caller *who, const struct meta_ob
 	if (st->intents != NULL && who != NULL)
 		other = intent_node(st, who, o, &overtaken);
 	e->stable = o->state == OBJECT_READY && d == NULL && o->nlink == 1;
-	if (other == 0 && d != NULL && is_closed(d))
-		other = d->vid;
+	closed = other == 0 && d != NULL && is_closed(d);
+	fd = closed ? d->fd : -1;
 	if (other != 0)
 		e->node = other;
 	pthread_mutex_unlock(&st->lock);
 	version_end_in_op(st, overtaken);
+	if (closed && will_be_published(d, fd))
+		e->node = d->vid;
 	if (d != NULL && d->vid == e->node)
 		draft_size(st, &e->o, d);
 	else if (o->live || o->state == OBJECT_WRITING)
@@ -363,7 +376,9 @@ static void keep_removed(struct store *st, uint64_t id)
 
 	pthread_mutex_lock(&st->lock);
 	obj = object_ref(st, id);
-	if (obj != NULL) {
+	if (obj != NULL && obj->removed) {
+		object_unref(st, obj); /* its removal was taken back before */
+	} else if (obj != NULL) {
 		obj->removed = true;
 		atomic_fetch_add(&st->removed_dirs, 1);
 	}

@@ -590,8 +590,9 @@ int store_await(struct store *st, const struct caller *who, uint64_t parent, con
 	struct meta_dentry d;
 	struct subject s = { 0 };
 	struct object *obj;
+	int64_t until;
 	struct op op;
-	int r;
+	int r, over = 0;
 
 	waiter->tid = who->tid;
 	waiter->uid = who->uid;
@@ -599,6 +600,10 @@ int store_await(struct store *st, const struct caller *who, uint64_t parent, con
 	r = st->meta->ops->dentry_get(st->meta, parent, name, &d);
 	if (r == 0)
 		r = st->meta->ops->object_get(st->meta, d.object, &s.o);
+	if (r == 0)
+		over = lease_enforce(&op, &s.o, &until);
+	if (over != 0)
+		r = -ENOENT; /* as store_lookup says */
 	pthread_mutex_lock(&st->lock);
 	if (r == -ENOENT) {
 		r = waiter_list_absent(st, waiter, parent, name);
@@ -608,6 +613,6 @@ int store_await(struct store *st, const struct caller *who, uint64_t parent, con
 		object_unref(st, obj);
 	}
 	pthread_mutex_unlock(&st->lock);
-	op_end(&op, 0, META_READ, NULL);
+	op_end(&op, over < 0 ? over : 0, over > 0 ? META_LATER : META_READ, NULL);
 	return r;
 }

@@ -231,6 +231,9 @@ static void resync(void *arg, int r)
 	}
 	pthread_mutex_unlock(&st->lock);
 	paths_forget(st);
+	deadline_rearm(st);
+	leases_resume(st);
+	endings_resume(st);
 	st->meta->ops->end(st->meta, META_READ, NULL);
 }
 

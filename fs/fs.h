@@ -158,7 +158,7 @@ static inline struct caller caller_at(fuse_req_t req, fuse_ino_t ino)
 	return who;
 }
 
-#define CALLER_GROUPS 64
+#define CALLER_GROUPS 4096
 
 /* The same, with his groups; there may be more, which do not count. */
 static inline struct caller caller_with_groups(fuse_req_t req, fuse_ino_t ino, uint32_t groups[static CALLER_GROUPS])

@@ -119,7 +119,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup)
 {
 	views_forget(fs, ino, nlookup);
-	if (node_view(ino) == VIEW_KEYS)
+	if (node_view(ino) == VIEW_KEYS || node_view(ino) == VIEW_FUTURE) /* by which it may have been removed */
 		store_forget(fs->store, node_id(ino));
 }
 

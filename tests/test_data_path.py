@@ -48,6 +48,15 @@ def test_what_was_open_to_be_mapped_and_was_not_stays(mnt):
     assert version(mnt / "key") == 1 and os.stat(mnt / "key").st_mtime_ns == before.st_mtime_ns
 
 
+def test_what_is_open_for_writing_can_be_mapped_again_and_again(mnt):
+    """Also right after it was closed without a change, when that draft is about to be dropped."""
+    mnt.put("key", b"a" * 4096)
+    mnt.becomes("key", "ready")
+    for _ in range(500):
+        with opened(mnt / "key", os.O_RDWR) as fd, mmap.mmap(fd, 4096) as mapped:
+            assert mapped[0] == ord("a")
+
+
 def pending_drafts(mnt):
     return len(os.listdir(mnt.mount.store / "drafts"))
 

@@ -71,17 +71,18 @@ static void test_lifetime_of_many(void **state)
 }
 
 /* The lifetime of many has ended, and nothing more happens by itself. */
-static void end_and_stop(struct sync_commit *nobody)
+static uint64_t end_and_stop(struct sync_commit *nobody)
 {
 	const struct caller ender = who(3);
+	uint64_t lifetime = many_members();
 
-	many_members();
 	st->ending_timer.fire = NULL;
 	timers_stop(st->timers);
 	sync_init(nobody);
 	CHECK_R(store_lifetime_end(st, &ender, META_LIFETIMES, "L", &nobody->c), 0);
 	record_all();
 	CHECK(st->endings != NULL);
+	return lifetime;
 }
 
 static void crash_ending(void)
@@ -384,12 +385,112 @@ static void test_binding_restart(void **state)
 	check_idle(0);
 }
 
+/* What is not recorded yet is taken back: another operation of the same commit fails. */
+static void fail_the_commit(uint64_t node)
+{
+	const struct caller c3 = who(3);
+	struct attribute_change change = { .which = CHANGE_MODE, .mode = 0600 };
+	struct entry e;
+
+	updates_fail(ENOSPC, 1);
+	CHECK_R(store_setattr(st, &c3, node, &change, &e, NULL), -ENOSPC);
+}
+
+/* As the catalog has it. */
+static bool nothing_is_leased(void)
+{
+	bool nothing;
+
+	m->ops->begin(m);
+	nothing = st->lease_due == INT64_MAX;
+	m->ops->end(m, META_READ, NULL);
+	return nothing;
+}
+
+static bool nothing_ends(void)
+{
+	bool nothing;
+
+	pthread_mutex_lock(&st->lock);
+	nothing = st->endings == NULL;
+	pthread_mutex_unlock(&st->lock);
+	return nothing;
+}
+
+static void test_expiry_taken_back(void **state)
+{
+	put("other", "o");
+	put("a", "a");
+	CHECK_R(set_attribute("a", "user.promisefs.lease", "50ms"), 0);
+	while (!nothing_is_leased())
+		sched_yield();
+	fail_the_commit(node_of("other"));
+	CHECK(goes("a"));
+	check_idle(1);
+}
+
+static void test_ending_taken_back(void **state)
+{
+	const struct caller c3 = who(3);
+	uint64_t lifetime, other;
+	char name[16];
+
+	put("other", "o");
+	other = node_of("other");
+	lifetime = many_members();
+	CHECK_R(COMMITTED(store_setxattr(st, &c3, lifetime, "user.promisefs.lease", "50ms", 4, 0, c)), 0);
+	while (!nothing_is_leased() || !nothing_ends())
+		sched_yield();
+	fail_the_commit(other);
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "m%u", i);
+		CHECK(goes(name));
+	}
+	check_idle(1);
+}
+
+/* Nor is it found through its lifetime after its lease is over. */
+static void test_member_after_its_lease(void **state)
+{
+	const struct caller c3 = who(3);
+	struct entry l, e;
+
+	CHECK_R(make_dir(META_LIFETIMES, "L", &l), 0);
+	put("a", "a");
+	CHECK_R(join(l.o.id, "a", "a"), 0);
+	CHECK_R(set_attribute("a", "user.promisefs.lease", "20ms"), 0);
+	timers_stop(st->timers);
+	usleep(30000);
+	CHECK_R(store_lifetime_lookup(st, &c3, l.o.id, "a", &e), -ENOENT);
+	CHECK(!is_there("a"));
+	record_all();
+	check_idle(0);
+}
+
+static void lease_while_ending(void)
+{
+	const struct caller c3 = who(3);
+	struct sync_commit nobody;
+	uint64_t lifetime;
+
+	lifetime = end_and_stop(&nobody);
+	CHECK_R(COMMITTED(store_setxattr(st, &c3, lifetime, "user.promisefs.lease", "1h", 2, 0, c)), -ENOENT);
+}
+
+static void test_lease_while_ending(void **state)
+{
+	crash(lease_while_ending);
+	CHECK(goes("m149"));
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_lifetime),
 		TEST(test_lifetime_of_many),
 		TEST(test_crash_ending), TEST(test_seen_while_ending), TEST(test_leases_together),
+		TEST(test_expiry_taken_back), TEST(test_ending_taken_back), TEST(test_member_after_its_lease),
+		TEST(test_lease_while_ending),
 		TEST(test_lease),
 		TEST(test_lease_extended),
 		TEST(test_lease_time),
