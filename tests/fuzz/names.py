@@ -599,8 +599,10 @@ class Shared(Process):
         path = self.path(self.NAMES + self.FOLDERS)
         self.say("stat", path)
         found = self.allow(self.ANY, os.lstat, path)
-        if found is not None and found.st_nlink < 1:
-            raise Different("found by a name, and has none")
+        if found is not None and found.st_nlink < 1:  # another has removed it between the look-up and the rest of stat(2)
+            again = self.allow(self.ANY, os.lstat, path)
+            if again is not None and again.st_ino == found.st_ino and again.st_nlink < 1:
+                raise Different("found by a name, and has none")
 
     def list(self):
         path = self.folder()
