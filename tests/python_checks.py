@@ -160,6 +160,39 @@ def nothing_torn_is_published(store):
 
 
 @check
+def nothing_torn_is_published_without_help(store):
+    """Neither a program nor a child is to be had: the error is that of the value, and nothing is published."""
+    def dump(value):
+        yield b"half of it"
+        raise value
+
+    torn = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+    store.put(b"old", "old")
+    before, path, fork = descriptors(), os.environ["PATH"], os.fork
+    os.environ["PATH"] = "/nonexistent"
+    try:
+        for key in ("old", "new"):
+            with raises(ValueError):
+                torn.put(ValueError("no"), key)
+        future = torn.future()
+        with raises(ValueError):
+            future.set_result(ValueError("no"))
+        with raises(promisefs.BrokenPromise, errno.EOWNERDEAD):
+            future.result(10)
+        assert store.get("old", timeout=10) == b"old" and not store.exists("new") and descriptors() == before
+
+        def none():
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+        os.fork = none
+        with raises(ValueError):
+            torn.put(ValueError("no"), "newer")
+        assert store.attribute("newer", "state") == "writing", "nobody reads the half of it"
+    finally:
+        os.environ["PATH"], os.fork = path, fork
+
+
+@check
 def threads_read_no_drafts(store):
     """A process may read its own drafts; the module's other threads must not."""
     half, go_on = threading.Event(), threading.Event()
@@ -202,6 +235,45 @@ def threads_read_no_drafts(store):
         assert [reader.result(20) for reader in early] in ([b"half and half"] * 2, [])
         assert [reader.result(20) for reader in readers] == [b"half and half", b"half and half", 13]
         eventually(lambda: called == [b"half and half"])
+
+
+@check
+def a_child_of_fork_has_no_drafts(store):
+    """What a thread writes while another one forks is published when it is written, and whole, whatever the child does."""
+    half, go_on = threading.Event(), threading.Event()
+
+    def dump(value):
+        yield b"half"
+        half.set()
+        assert go_on.wait(20)
+        yield b" and half"
+
+    slow = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+    os.mkdir(store.path("directory"))
+    os.symlink("directory", store.path("link"))
+    future = slow.future()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    for write, key in ((lambda: slow.put(1, "plain"), "plain"), (lambda: slow.put(1, "link//name"), "directory/name"),
+                       (lambda: future.set_result(1), future.key)):
+        half.clear(), go_on.clear()
+        writing = pool.submit(write)
+        assert half.wait(20)
+        ready, end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(end, b"x")
+            time.sleep(600)
+            os._exit(1)
+        os.read(ready, 1)
+        assert store.attribute(key, "state") == "writing"
+        go_on.set()
+        writing.result(20)
+        try:
+            assert slow.get(key, timeout=5) == b"half and half"
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        assert slow.get(key, timeout=5) == b"half and half" and slow.attribute(key, "state") == "ready"
 
 
 # ---- futures ---------------------------------------------------------------------------------------------------------

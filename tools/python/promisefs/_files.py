@@ -4,12 +4,14 @@ Waiting is open(2), or poll(2) on a descriptor that was opened with O_NONBLOCK; 
 """
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
 import select
-import subprocess
+import signal
 import threading
+import warnings
 from typing import Any, Iterable, Iterator, Optional
 
 from .errors import BrokenPromise, Cancelled
@@ -21,17 +23,34 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 LONGEST = 2**31 - 1
 BLOCK = 1 << 16
 WRITE_BLOCK = 1 << 30
+DESCRIPTORS = "/proc/self/fd"
+DELETED = " (deleted)"
+
+
+def target_of(fd: int) -> str:
+    """The path that a descriptor was opened with."""
+    path = os.readlink(f"{DESCRIPTORS}/{fd}")
+    return path[:-len(DELETED)] if path.endswith(DELETED) else path
 
 
 # A process that has a draft open for writing reads that draft: the file system cannot tell its threads apart. So
 # threads of this process that read a key, or write it too, wait here until the one that writes it has closed it.
-_writers: dict[str, int] = {}
+# For each key: the thread that writes it, and the path of what it has open, or is about to open.
+_writers: dict[str, tuple[int, str]] = {}
 _written = threading.Condition()
+_kept = threading.local()  # .fd: what a child of this thread is to have
 
 
 def _forget() -> None:
+    """In a forked child: what the threads of its parent write is published when they close it, not when the child, which
+    may live long or be killed, ends."""
     global _writers, _written
+    paths = {path for _, path in _writers.values()}
     _writers, _written = {}, threading.Condition()
+    for name in os.listdir(DESCRIPTORS) if paths else ():
+        with contextlib.suppress(OSError):
+            if target_of(int(name)) in paths and int(name) != getattr(_kept, "fd", -1):
+                os.close(int(name))
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -39,7 +58,8 @@ os.register_at_fork(after_in_child=_forget)
 
 def written_elsewhere(key: str) -> bool:
     """Another thread of this process is writing this key."""
-    return _writers.get(key, threading.get_ident()) != threading.get_ident()
+    writer = _writers.get(key)
+    return writer is not None and writer[0] != threading.get_ident()
 
 
 def wait_for_writer(key: str, timeout: Optional[float] = None) -> None:
@@ -50,10 +70,10 @@ def wait_for_writer(key: str, timeout: Optional[float] = None) -> None:
 
 
 @contextlib.contextmanager
-def the_writer(key: str) -> Iterator[None]:
+def the_writer(key: str, path: str) -> Iterator[None]:
     with _written:
         _written.wait_for(lambda: not written_elsewhere(key))
-        _writers[key] = threading.get_ident()
+        _writers[key] = threading.get_ident(), os.path.normpath(path)
     try:
         yield
     finally:
@@ -126,26 +146,42 @@ def read_all(fd: int, head: bytes = b"") -> bytes:
 
 
 def abandon(fd: int) -> None:
-    """Close a file as if its process had been killed: what was written is not published.
+    """Close a file as if its process had been killed: what was written is not published. Raises nothing.
 
-    Every ordinary close counts, so a child gets the descriptor, and is killed with it.
+    Every ordinary close counts, and the last one decides, so a child gets the descriptor, and is killed with it. It
+    stops when it has closed what other threads write, so none of that is closed by a process that was killed.
     """
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, fd)
-        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[fd])
-        stack.pop_all()
-        os.close(fd)
-        child.kill()
-        child.communicate()
+    _kept.fd = fd
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of fork in a process with threads: this child does nothing
+            child = os.fork()
+            if child == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+                os.kill(os.getpid(), signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, os.WUNTRACED)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
+    except Exception:  # there cannot be a child now: it stays open, and unpublished
+        atexit.register(abandon, fd)
+    finally:
+        _kept.fd = -1
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
 
 
 def write_whole(path: str, key: str, buffers: Iterable[Any], flags: int = NEW, pid: str = "") -> None:
     """Write a file, which is that of a key or a view of it; when close(2) has returned it is recorded. If anything goes
     wrong nothing is published. pid binds the object to a process before it can be seen.
     """
-    with the_writer(key):
+    with the_writer(key, path):
         fd = os.open(path, flags, 0o666)
         try:
+            _writers[key] = threading.get_ident(), target_of(fd)
             if pid:
                 set_attribute(fd, "pid", pid)
             for buffer in buffers:
