@@ -5,6 +5,7 @@ import copy
 import datetime
 import errno
 import gc
+import importlib.util
 import logging
 import multiprocessing
 import operator
@@ -404,6 +405,37 @@ def exceptions_travel(store):
     future.set_exception(FileNotFoundError(errno.ENOENT, "gone"))
     with raises(FileNotFoundError):
         future.result(10)
+
+
+@check
+def mapped_values_that_are_not_there(store):
+    for name in ("view", *(("numpy",) if importlib.util.find_spec("numpy") else ())):
+        mapped = promisefs.Store(store.directory, serializer=name)
+        failed, cancelled, pending = (mapped.future() for _ in range(3))
+
+        async def wait_for(future):
+            return await future
+
+        def functions(future):
+            return future.result, lambda: future.result(10), lambda: asyncio.run(wait_for(future))
+
+        failed.set_exception(OSError(errno.ENOSPC, "no room"))
+        for function in functions(failed):
+            with raises(promisefs.BrokenPromise, errno.ENOSPC):
+                function()
+        with raises(BlockingIOError):
+            mapped.get(pending.key, block=False)
+        waiting = [concurrent.futures.ThreadPoolExecutor(1).submit(function) for function in functions(cancelled)]
+        is_waited_for(cancelled, 3)
+        cancelled.cancel()
+        for one in waiting:
+            with raises(promisefs.Cancelled):
+                one.result(20)
+        waiting = [concurrent.futures.ThreadPoolExecutor(1).submit(function) for function in functions(pending)]
+        is_waited_for(pending, 3)
+        value = b"value" * 20_000 if name == "view" else have_numpy().arange(10_000)
+        pending.set_result(value)
+        assert [bytes(one.result(20)) for one in waiting] == [bytes(value)] * 3
 
 
 @check

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import mmap
 import os
 import pickle
@@ -38,10 +39,16 @@ def load_pickle(fd: int) -> Any:
 
 
 def load_view(fd: int) -> memoryview:
-    """A read-only view of the mapped file: no byte is copied."""
+    """A read-only view of the mapped file: no byte is copied, unless it was opened before it was set."""
+    os.pread(fd, 1, 0)  # raises what reading does; the size of what is not set is 0
     if os.fstat(fd).st_size == 0:
         return memoryview(b"")
-    return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)).toreadonly()
+    try:
+        return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)).toreadonly()
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+    return memoryview(_files.read_all(fd))
 
 
 def dump_numpy(value: Any) -> list[Any]:
@@ -64,9 +71,11 @@ def dump_numpy(value: Any) -> list[Any]:
 
 
 def load_numpy(fd: int) -> Any:
-    """An array on the mapped file: no byte is copied. Writing to it changes this process's copy only."""
+    """An array on the mapped file: no byte is copied, unless it was opened before it was set. Writing to it changes this
+    process's copy only."""
     import numpy
 
+    os.pread(fd, 1, 0)
     npy: Any = numpy.lib.format
     with open(fd, "rb", closefd=False) as file:
         if npy.read_magic(file) != (1, 0):  # of another program; 1.0 is what numpy writes, too
@@ -75,7 +84,13 @@ def load_numpy(fd: int) -> Any:
         shape, fortran, dtype = npy.read_array_header_1_0(file)
         if 0 in shape or dtype.itemsize == 0:
             return numpy.empty(shape, dtype)
-        array = numpy.memmap(file, dtype, "c", file.tell(), shape or (1,), "F" if fortran else "C")
+        try:
+            array = numpy.memmap(file, dtype, "c", file.tell(), shape or (1,), "F" if fortran else "C")
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            file.seek(0)
+            return npy.read_array(file)
     return array if shape else array.reshape(())
 
 
