@@ -11,6 +11,7 @@ import multiprocessing
 import operator
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import threading
@@ -612,6 +613,26 @@ def wait_and_as_completed(store):
     failed.set_exception(ValueError())
     assert failed in promisefs.wait([store.future(), failed], return_when=concurrent.futures.FIRST_EXCEPTION)[0]
     assert descriptors() == before
+
+
+@check
+def too_few_descriptors(store):
+    """What cannot be waited for has not settled."""
+    futures = [store.future() for _ in range(40)]
+    called = []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = descriptors()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 30, limits[1]))
+    try:
+        for function in (promisefs.wait, lambda some: list(promisefs.as_completed(some))):
+            with raises(OSError, errno.EMFILE):
+                function(futures)
+        with raises(OSError, errno.EMFILE):
+            for future in futures:
+                future.add_done_callback(called.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not called
 
 
 @check

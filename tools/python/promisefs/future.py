@@ -23,6 +23,7 @@ T = TypeVar("T")
 LONGEST_REASON = 1000
 LARGEST_EXCEPTION = 60_000
 SET = ("ready", "failed", "gone")
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Source:
@@ -182,10 +183,14 @@ class Future(Generic[T]):
 
     def add_done_callback(self, call: Callable[[Future[T]], Any]) -> None:
         """Call call(future) when it has settled: at once if it has, else in the one thread that this module has for
-        all callbacks, which must not be held up. What it raises is logged. After fork(2) only the parent calls."""
+        all callbacks, which must not be held up. What it raises is logged. After fork(2) only the parent calls.
+
+        Takes a descriptor until then: OSError (EMFILE) if there is none."""
         try:
             fd = _files.open_nonblocking(self._waiting_path(), self.path)
-        except OSError:
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
             call(self)
             return
         if _files.readable(fd, 0):
@@ -261,7 +266,8 @@ def _future(store: Store, key: str, evict: bool, view: str) -> Future[Any]:
 def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None) -> Iterator[Future[Any]]:
     """The futures, each when it has settled. One poll(2) waits for all of them.
 
-    Raises TimeoutError if not all of them have settled timeout seconds after the call.
+    Raises TimeoutError if not all of them have settled timeout seconds after the call. Takes a descriptor for each that
+    is not set: OSError (EMFILE) if there are not so many.
     """
     end = None if timeout is None else time.monotonic() + timeout
     poller, waiting = select.poll(), {}
@@ -269,7 +275,9 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
         for future in dict.fromkeys(futures):
             try:
                 fd = _files.open_nonblocking(future._waiting_path(), future.path)
-            except OSError:
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    raise
                 yield future
                 continue
             waiting[fd] = future
