@@ -744,6 +744,26 @@ def proxies_are_lazy_and_travel(store):
 
 
 @check
+def proxies_after_fork(store):
+    """A child reads a proxy that a thread of its parent waited for."""
+    future = store.future()
+    proxy = future.proxy()
+    thread = threading.Thread(target=lambda: len(proxy))
+    thread.start()
+    is_waited_for(future)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(15)
+        os._exit(len(proxy))
+    is_waited_for(future, 1)
+    future.set_result([1, 2, 3])
+    status = os.waitpid(pid, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 3, f"status {status}"
+    thread.join(20)
+    assert proxy == [1, 2, 3]
+
+
+@check
 def one_time_proxies(store):
     proxy = store.proxy([1, 2], evict=True)
     other = pickle.loads(pickle.dumps(proxy))

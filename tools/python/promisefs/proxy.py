@@ -3,10 +3,24 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import threading
 from typing import Any, Callable, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+# A lock that some other thread had when this process was forked is never released: locks of before are not used.
+_forks = 0
+_renewing = threading.Lock()
+
+
+def _forked() -> None:
+    global _forks, _renewing
+    _forks, _renewing = _forks + 1, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Proxy(Generic[T]):
@@ -24,7 +38,7 @@ class Proxy(Generic[T]):
 
     def __init__(self, source: Callable[[], T], *target: T) -> None:
         set_slot(self, "_promise_source", source)
-        set_slot(self, "_promise_lock", threading.Lock())
+        set_slot(self, "_promise_lock", (_forks, threading.Lock()))
         for value in target:
             set_slot(self, "_promise_target", value)
 
@@ -108,13 +122,23 @@ def is_resolved(proxy: Proxy[Any]) -> bool:
     return True
 
 
+def lock_of(proxy: Any) -> threading.Lock:
+    with _renewing:
+        forks, lock = object.__getattribute__(proxy, "_promise_lock")
+        if forks != _forks:
+            lock = threading.Lock()
+            set_slot(proxy, "_promise_lock", (_forks, lock))
+    own: threading.Lock = lock
+    return own
+
+
 def value_of(proxy: Any) -> Any:
     """extract() for this module."""
     try:
         return object.__getattribute__(proxy, "_promise_target")
     except AttributeError:
         pass
-    with object.__getattribute__(proxy, "_promise_lock"):
+    with lock_of(proxy):
         if not is_resolved(proxy):
             set_slot(proxy, "_promise_target", source_of(proxy)())
     return object.__getattribute__(proxy, "_promise_target")
