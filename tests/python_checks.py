@@ -14,6 +14,7 @@ import pickle
 import resource
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -21,6 +22,7 @@ from python_rig import (Child, Skip, alarm, descriptors, eventually, is_waited_f
                         waits)
 
 import promisefs
+from promisefs import _watcher
 from promisefs import proxy as proxies
 
 CHECKS = {}
@@ -90,6 +92,22 @@ def not_a_mount(store):
     assert promisefs.Store(os.path.join(store.directory, "a/b")).put(b"x", "k") and store.get("a/b/k") == b"x"
     with raises(ValueError):
         promisefs.Store(store.directory, serializer="yaml")
+
+
+@check
+def a_symbolic_link_to_a_mount(store):
+    with tempfile.TemporaryDirectory() as directory:
+        link = os.path.join(directory, "link")
+        os.symlink(store.directory, link)
+        linked = promisefs.Store(link)
+        assert linked == store and linked.mountpoint == store.mountpoint
+        key = linked.put("value")
+        assert store.get(key) == "value"
+        future = promisefs.Store(os.path.join(link, "below")).future("key")
+        store.put(1, "below/key")
+        assert future.result(10) == 1
+        connector = promisefs.PromiseConnector(link)
+        assert connector.get(connector.put(b"bytes")) == b"bytes"
 
 
 @check
@@ -495,6 +513,20 @@ def cancel(store):
 
 
 @check
+def cancelled_after_a_long_log(store):
+    key = "often" * 40
+    for _ in range(250):
+        store.put(b"x", key)
+    store.evict(key)
+    with open(os.open(store._control("events"), os.O_RDWR), "r+b", buffering=0) as events:
+        events.write(b"log " + os.fsencode(store._from_top(key)) + b"\n")
+        assert sum(map(len, iter(lambda: events.read(4096), b""))) > 1 << 16
+    assert not store.expect(key).cancelled()
+    assert store.future(key).cancel()
+    assert promisefs.Future(store, key).cancelled()
+
+
+@check
 def a_signal_ends_waiting(store):
     def handler(number, frame):
         raise KeyboardInterrupt
@@ -588,6 +620,22 @@ def callbacks(store):
     assert called[ready.key] == "MainThread"
     assert done.wait(20) and {called[future.key] for future in futures} == {"promisefs-callbacks"}
     eventually(lambda: descriptors() <= before + 1)
+
+
+@check
+def a_callback_that_exits(store):
+    logging.getLogger("promisefs").setLevel(logging.CRITICAL)
+
+    def leave(future):
+        raise SystemExit
+
+    first, second, called = store.future(), store.future(), threading.Event()
+    first.add_done_callback(leave)
+    second.add_done_callback(lambda _: called.set())
+    first.set_result(1)
+    eventually(lambda: not _watcher._watcher.calls or len(_watcher._watcher.calls) == 1)
+    second.set_result(1)
+    assert called.wait(5), "the other callbacks are called all the same"
 
 
 @check
@@ -838,6 +886,16 @@ def lease_lifetime(store):
 
 
 @check
+def leases_that_are_none(store):
+    for value in (float("nan"), float("inf")):
+        for function in (lambda: promisefs.LeaseLifetime(store, value), lambda: store.put(1, "key", lease=value),
+                         lambda: store.future("key", deadline=value)):
+            with raises((ValueError, OverflowError)):
+                function()
+    assert set(entries(store, "lifetimes")) <= {"self"} and os.listdir(store) == [], "nothing is left"
+
+
+@check
 def static_lifetime(store):
     code = "\n".join(["lifetime = promisefs.StaticLifetime(store)", "store.put(1, 'scratch', lifetime=lifetime)",
                       "promisefs.StaticLifetime().add_key('scratch', store=store)", "print('put', flush=True)",
@@ -947,6 +1005,18 @@ def owners_and_keys(store):
     eventually(lambda: entries(store, "own") == [], "it goes with the borrow that is elsewhere")
     assert os.path.exists(handle)
     os.unlink(handle)
+
+
+@check
+def an_owner_into_a_new_directory(store):
+    owned = store.owned_proxy([1])
+    assert promisefs.into_key(owned, "new/directory/key") == "new/directory/key"
+    assert store.get("new/directory/key") == [1]
+    gone = store.owned_proxy([1])
+    os.unlink(gone)
+    with raises(promisefs.ReferenceInvalidError):
+        promisefs.into_key(gone, "other/key")
+    assert not store.path("other").exists()
 
 
 @check

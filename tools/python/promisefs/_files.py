@@ -83,7 +83,8 @@ def the_writer(key: str, path: str) -> Iterator[None]:
 
 
 def find_mount(directory: str) -> tuple[str, str]:
-    """The mount point that a directory is in, and the path from there to the directory ("" for itself)."""
+    """The mount point that a directory is in, and the path from there to the directory ("" for itself). It is named
+    without symbolic links."""
     top = directory
     while not os.path.ismount(top):
         top = os.path.dirname(top)

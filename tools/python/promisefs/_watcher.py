@@ -27,7 +27,7 @@ class Watcher:
                 os.close(fd)
                 try:
                     call()
-                except Exception:
+                except BaseException:  # SystemExit, too, would end the one thread
                     import logging
 
                     logging.getLogger("promisefs").exception("a callback of a future failed")

@@ -35,7 +35,7 @@ class PromiseConnector:
 
     def __init__(self, directory: Union[str, os.PathLike[str]], clear: bool = False,
                  timeout: Optional[float] = None) -> None:
-        self.directory = os.path.abspath(os.fspath(directory))
+        self.directory = os.path.realpath(os.fspath(directory))
         self.clear, self.timeout = clear, timeout
         self.mountpoint, below = _files.find_mount(self.directory)
         os.makedirs(self.directory, exist_ok=True)

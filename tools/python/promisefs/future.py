@@ -108,10 +108,12 @@ class Future(Generic[T]):
         fd = os.open(self.store._control("events"), os.O_RDWR)
         try:
             os.write(fd, b"log " + os.fsencode(self.store._from_top(self.key)) + b"\n")
-            lines = _files.read_all(fd).splitlines()
+            last = b""
+            for block in iter(lambda: os.read(fd, _files.BLOCK), b""):
+                last = b"\n".join((last + block).rsplit(b"\n", 2)[-2:])
         finally:
             os.close(fd)
-        return str(json.loads(lines[-1])["event"]) if lines else ""
+        return str(json.loads(last)["event"]) if last else ""
 
     # -- waiting --
 

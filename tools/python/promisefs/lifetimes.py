@@ -93,8 +93,13 @@ class LeaseLifetime(ContextLifetime):
     """A lifetime that ends by itself, whatever becomes of this process, at a moment or so many seconds from now."""
 
     def __init__(self, store: Store, expiry: Expiry, *, name: Optional[str] = None) -> None:
+        lease = lease_of(expiry)
         super().__init__(store, name=name)
-        _files.set_attribute(self.path, "lease", lease_of(expiry))
+        try:
+            _files.set_attribute(self.path, "lease", lease)
+        except BaseException:
+            self.close()
+            raise
 
     def extend(self, expiry: Expiry) -> None:
         """Let it end so much later, or at this moment. RuntimeError if it has ended."""

@@ -230,8 +230,11 @@ def into_key(owned: Owned[T], key: Optional[str] = None) -> str:
     """Give an owned object back to a key, and return that. It may be borrowed; what the key had before is replaced."""
     owner = own_handle(owned, "given to a key")
     key = key if key is not None else owner.store._new_key()
+    path = owner.store._path(key)
     try:
-        os.rename(owner.path, owner.store._path(key))
+        if os.path.lexists(owner.path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.rename(owner.path, path)
     except OSError as error:
         raise_borrow_error(error, owner.path)
     invalidate(owned)

@@ -29,7 +29,7 @@ class Store:
 
     def __init__(self, directory: Union[str, os.PathLike[str]], *,
                  serializer: Union[str, serializers.Serializer] = "auto") -> None:
-        self.directory = os.path.abspath(os.fspath(directory))
+        self.directory = os.path.realpath(os.fspath(directory))
         self.mountpoint, self._below = _files.find_mount(self.directory)
         os.makedirs(self.directory, exist_ok=True)
         self._serializer = serializer
@@ -116,6 +116,7 @@ class Store:
         """
         is_new, key = key is None, self._new_key() if key is None else key
         path = self._path(key)
+        until = None if lease is None else lease_of(lease)
         buffers = self.serializer.dump(value)
         try:
             _files.write_whole(path, path, buffers)
@@ -123,8 +124,8 @@ class Store:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _files.write_whole(path, path, self.serializer.dump(value))
         try:
-            if lease is not None:
-                _files.set_attribute(path, "lease", lease_of(lease))
+            if until is not None:
+                _files.set_attribute(path, "lease", until)
             if lifetime is not None:
                 lifetime.add_key(key, store=self)
         except BaseException:
@@ -222,14 +223,15 @@ class Store:
         """
         if key is None:
             key = self._new_key()
+        until = None if deadline is None else lease_of(deadline)
         try:
             self._declare(key)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self._path(key)), exist_ok=True)
             self._declare(key)
         future: Future[Any] = Future(self, key, evict=evict)
-        if deadline is not None:
-            _files.set_attribute(future.path, "deadline", lease_of(deadline))
+        if until is not None:
+            _files.set_attribute(future.path, "deadline", until)
         if lifetime is not None:
             lifetime.add_key(key, store=self)
         return future
