@@ -296,6 +296,54 @@ def a_child_of_fork_has_no_drafts(store):
         assert slow.get(key, timeout=5) == b"half and half" and slow.attribute(key, "state") == "ready"
 
 
+@check
+def waiting_for_a_thread_that_writes(store):
+    """It holds up neither an event loop nor who has no time."""
+    half, go_on = threading.Event(), threading.Event()
+
+    def dump(value):
+        yield b"half"
+        half.set()
+        assert go_on.wait(20)
+        yield b" and half"
+
+    slow = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+    pool = concurrent.futures.ThreadPoolExecutor(2)
+
+    async def turn(future):
+        waiting = [asyncio.ensure_future(future._wait()) for _ in range(2)]
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert not any(one.done() for one in waiting)
+        go_on.set()
+        return await asyncio.gather(*waiting)
+
+    before = descriptors()
+    for number in range(2):
+        half.clear(), go_on.clear()
+        future, ready, pending = slow.future(), store.future(), store.future()
+        ready.set_result(1)
+        writing = pool.submit(future.set_result, 1)
+        assert half.wait(20)
+        late = threading.Timer(10, go_on.set)
+        late.start()
+        if number == 0:
+            assert promisefs.wait([future, ready, pending], 0) == ({ready}, {future, pending})
+            assert promisefs.wait([future, ready], return_when="FIRST_COMPLETED") == ({ready}, {future})
+            both = pool.submit(lambda: list(promisefs.as_completed([future, pending], 20)))
+            pending.set_result(1)
+            eventually(pending.done)
+            assert not go_on.is_set() and not writing.done() and not both.done()
+            go_on.set()
+            assert both.result(20) == [pending, future]
+        else:
+            assert asyncio.run(turn(future)) == [b"half and half"] * 2
+        late.cancel()
+        writing.result(20)
+        assert future.result(20) == b"half and half"
+    eventually(lambda: descriptors() == before)
+
+
 # ---- futures ---------------------------------------------------------------------------------------------------------
 
 @check

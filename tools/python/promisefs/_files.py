@@ -38,15 +38,16 @@ def target_of(fd: int) -> str:
 # For each key: the thread that writes it, and the path of what it has open, or is about to open.
 _writers: dict[str, tuple[int, str]] = {}
 _written = threading.Condition()
+_told: set[int] = set()  # pipes of those who cannot sleep on _written
 _kept = threading.local()  # .fd: what a child of this thread is to have
 
 
 def _forget() -> None:
     """In a forked child: what the threads of its parent write is published when they close it, not when the child, which
     may live long or be killed, ends."""
-    global _writers, _written
+    global _writers, _written, _told
     paths = {path for _, path in _writers.values()}
-    _writers, _written = {}, threading.Condition()
+    _writers, _written, _told = {}, threading.Condition(), set()
     for name in os.listdir(DESCRIPTORS) if paths else ():
         with contextlib.suppress(OSError):
             if target_of(int(name)) in paths and int(name) != getattr(_kept, "fd", -1):
@@ -80,6 +81,31 @@ def the_writer(key: str, path: str) -> Iterator[None]:
         with _written:
             _writers.pop(key, None)
             _written.notify_all()
+            for pipe in _told:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(pipe, b"1")
+
+
+@contextlib.contextmanager
+def told_of_writers() -> Iterator[int]:
+    """A pipe that is readable when a thread of this process has closed what it was writing."""
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
+        with _written:
+            _told.add(writing)
+        yield reading
+    finally:
+        with _written:
+            _told.discard(writing)
+        os.close(reading)
+        os.close(writing)
+
+
+def drain(pipe: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(pipe, BLOCK)
 
 
 def find_mount(directory: str) -> tuple[str, str]:

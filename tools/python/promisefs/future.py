@@ -165,6 +165,17 @@ class Future(Generic[T]):
         import asyncio
 
         loop = asyncio.get_running_loop()
+        if _files.written_elsewhere(self.path):
+            with _files.told_of_writers() as pipe:
+                told = asyncio.Event()
+                loop.add_reader(pipe, told.set)
+                try:
+                    while _files.written_elsewhere(self.path):
+                        await told.wait()
+                        told.clear()
+                        _files.drain(pipe)
+                finally:
+                    loop.remove_reader(pipe)
         try:
             fd = _files.open_nonblocking(self._waiting_path(), self.path)
         except OSError as error:
@@ -273,29 +284,42 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
     """
     end = None if timeout is None else time.monotonic() + timeout
     poller, waiting = select.poll(), {}
-    try:
-        for future in dict.fromkeys(futures):
-            try:
-                fd = _files.open_nonblocking(future._waiting_path(), future.path)
-            except OSError as error:
-                if error.errno in NO_ROOM:
-                    raise
-                yield future
-                continue
-            waiting[fd] = future
-            poller.register(fd, select.POLLIN)
-        while waiting:
+    later = list(dict.fromkeys(futures))  # what is not open yet: after the first round, what threads of ours write
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: [os.close(fd) for fd in waiting])
+        pipe = -1
+        while later or waiting:
+            if pipe < 0 and any(_files.written_elsewhere(future.path) for future in later):
+                pipe = stack.enter_context(_files.told_of_writers())
+                poller.register(pipe, select.POLLIN)
+            todo, later = later, []
+            for future in todo:
+                if pipe >= 0 and _files.written_elsewhere(future.path):
+                    later.append(future)
+                    continue
+                try:
+                    fd = _files.open_nonblocking(future._waiting_path(), future.path)
+                except OSError as error:
+                    if error.errno in NO_ROOM:
+                        raise
+                    yield future
+                    continue
+                waiting[fd] = future
+                poller.register(fd, select.POLLIN)
+            if not later and not waiting:
+                break
             left = None if end is None else max(0, end - time.monotonic())
             ready = poller.poll(None if left is None else min(int(left * 1000 + 0.999), _files.LONGEST))
             if not ready:
-                raise TimeoutError(errno.ETIMEDOUT, f"{len(waiting)} futures are not set within {timeout:g} s")
+                raise TimeoutError(errno.ETIMEDOUT, f"{len(waiting) + len(later)} futures are not set within "
+                                                    f"{timeout:g} s")
             for fd, _ in ready:
+                if fd == pipe:
+                    _files.drain(pipe)
+                    continue
                 poller.unregister(fd)
                 os.close(fd)
                 yield waiting.pop(fd)
-    finally:
-        for fd in waiting:
-            os.close(fd)
 
 
 def wait(futures: Iterable[Future[Any]], timeout: Optional[float] = None,
