@@ -213,6 +213,28 @@ def nothing_torn_is_published_without_help(store):
 
 
 @check
+def many_threads_that_fail(store):
+    def dump(value):
+        yield b"half of it"
+        if value % 2:
+            raise ValueError
+        yield b" and the rest"
+
+    torn = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+
+    def put(number):
+        try:
+            torn.put(number, str(number))
+        except ValueError:
+            pass
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        list(pool.map(put, range(160)))
+    eventually(lambda: "writing" not in {promisefs.Future(store, name).state() for name in os.listdir(store)})
+    assert sorted(map(int, os.listdir(store))) == list(range(0, 160, 2)), os.listdir(store)
+
+
+@check
 def threads_read_no_drafts(store):
     """A process may read its own drafts; the module's other threads must not."""
     half, go_on = threading.Event(), threading.Event()
@@ -259,7 +281,7 @@ def threads_read_no_drafts(store):
 
 @check
 def a_child_of_fork_has_no_drafts(store):
-    """What a thread writes while another one forks is published when it is written, and whole, whatever the child does."""
+    """What a thread writes while another one forks is published when it is written, and whole."""
     half, go_on = threading.Event(), threading.Event()
 
     def dump(value):

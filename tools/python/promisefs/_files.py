@@ -39,15 +39,17 @@ def target_of(fd: int) -> str:
 _writers: dict[str, tuple[int, str]] = {}
 _written = threading.Condition()
 _told: set[int] = set()  # pipes of those who cannot sleep on _written
+_abandoning = threading.Lock()  # so that what one has a child killed with is not closed later by the child of another
 _kept = threading.local()  # .fd: what a child of this thread is to have
 
 
 def _forget() -> None:
-    """In a forked child: what the threads of its parent write is published when they close it, not when the child, which
-    may live long or be killed, ends."""
-    global _writers, _written, _told
+    """In a forked child: what the threads of its parent write is published when they close it, not when the child
+    ends, which may live long or be killed."""
+    global _writers, _written, _told, _abandoning
     paths = {path for _, path in _writers.values()}
     _writers, _written, _told = {}, threading.Condition(), set()
+    _abandoning = threading.Lock()
     for name in os.listdir(DESCRIPTORS) if paths else ():
         with contextlib.suppress(OSError):
             if target_of(int(name)) in paths and int(name) != getattr(_kept, "fd", -1):
@@ -178,27 +180,28 @@ def abandon(fd: int) -> None:
     Every ordinary close counts, and the last one decides, so a child gets the descriptor, and is killed with it. It
     stops when it has closed what other threads write, so none of that is closed by a process that was killed.
     """
-    _kept.fd = fd
-    signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of fork in a process with threads: this child does nothing
-            child = os.fork()
-            if child == 0:
-                os.kill(os.getpid(), signal.SIGSTOP)
-                os.kill(os.getpid(), signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(child, os.WUNTRACED)
-        with contextlib.suppress(OSError):
-            os.close(fd)
-        os.kill(child, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(child, 0)
-    except Exception:  # there cannot be a child now: it stays open, and unpublished
-        atexit.register(abandon, fd)
-    finally:
-        _kept.fd = -1
-        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+    with _abandoning:
+        _kept.fd = fd
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of fork in a process with threads: this child does nothing
+                child = os.fork()
+                if child == 0:
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, os.WUNTRACED)
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, 0)
+        except Exception:  # there cannot be a child now: it stays open, and unpublished
+            atexit.register(abandon, fd)
+        finally:
+            _kept.fd = -1
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
 
 
 def write_whole(path: str, key: str, buffers: Iterable[Any], flags: int = NEW, pid: str = "") -> None:

@@ -71,8 +71,8 @@ def dump_numpy(value: Any) -> list[Any]:
 
 
 def load_numpy(fd: int) -> Any:
-    """An array on the mapped file: no byte is copied, unless it was opened before it was set. Writing to it changes this
-    process's copy only."""
+    """An array on the mapped file: no byte is copied, unless it was opened before it was set. Writing to it changes
+    this process's copy only."""
     import numpy
 
     os.pread(fd, 1, 0)
