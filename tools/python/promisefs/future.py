@@ -283,10 +283,11 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
     is not set: OSError (EMFILE) if there are not so many.
     """
     end = None if timeout is None else time.monotonic() + timeout
-    poller, waiting = select.poll(), {}
+    poller = select.poll()
+    waiting: dict[int, Future[Any]] = {}
     later = list(dict.fromkeys(futures))  # what is not open yet: after the first round, what threads of ours write
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [os.close(fd) for fd in waiting])
+        stack.callback(lambda: list(map(os.close, waiting)))
         pipe = -1
         while later or waiting:
             if pipe < 0 and any(_files.written_elsewhere(future.path) for future in later):
