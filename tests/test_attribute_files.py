@@ -97,6 +97,7 @@ def test_fails_a_future(mnt):
     ("sha256", b"0" * 64, errno.EINVAL), ("lease", b"1" * 2000, errno.EINVAL)])
 def test_bad_values_change_nothing(mnt, name, value, error):
     mnt.put("key", b"content")
+    mnt.becomes("key", "ready")
     before = [attr(mnt / "key", known) for known in NAMES]
     with fails(error):
         write(mnt, name, "key", value)
