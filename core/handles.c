@@ -53,7 +53,9 @@ static int version_fd(struct store *st, struct version *v)
 
 int handle_fd(struct handle *h)
 {
-	return h->version == NULL ? -EAGAIN : version_fd(h->st, h->version);
+	int r = handle_settled(h);
+
+	return r < 0 ? r : version_fd(h->st, h->version);
 }
 
 uint64_t handle_vid(const struct handle *h)
@@ -232,7 +234,7 @@ int store_flush(struct handle *h, const struct caller *who, struct meta_commit *
 	bool draft;
 	int r;
 
-	if (h->takes) {
+	if (handle_settled(h) == 0 && h->takes) {
 		h->st->hooks.process(h->st->hooks_arg, who->tid, &closer);
 		once_flush(h, who, &closer, c);
 		return 0;
@@ -267,14 +269,15 @@ static int mark_durable(struct op *op, struct version *v)
 int store_fsync(struct handle *h, struct meta_commit *c)
 {
 	static const struct caller nobody;
-	struct version *v = h->version;
+	int fd = handle_fd(h), r;
 	bool draft, current;
 	struct stat bytes;
+	struct version *v;
 	struct op op;
-	int fd = handle_fd(h), r;
 
 	if (fd < 0)
 		return fd;
+	v = h->version;
 	r = h->st->blobs->ops->sync(h->st->blobs, fd);
 	if (r < 0 || fstat(fd, &bytes) < 0) {
 		store_poison(h, EIO);

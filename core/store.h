@@ -271,7 +271,7 @@ struct handle {
 	bool takes;             /* the object went away by this open, and goes back if its process is killed */
 	struct process closer;  /* with takes: who closed a descriptor of it last */
 	bool closed;
-	bool unsettled; /* O_NONBLOCK: its future has not settled yet */
+	bool unsettled; /* O_NONBLOCK: its future has not settled yet; until then version and takes are whose who settles it */
 	int failed;     /* what it settled with */
 	bool released;  /* while it is being woken: whoever does that frees it */
 	uint64_t object_id; /* what it waits for; 0: the key below, which is not there */
@@ -317,7 +317,7 @@ bool store_cancel_wait(struct store *st, struct waiter *w);
 
 /* ---- Open files: core/handles.c ---- */
 
-/* The descriptor of a handle's data, owned by the store, valid until the handle is released. */
+/* The descriptor of a handle's data, owned by the store, valid until the handle is released; or as handle_settled says. */
 int handle_fd(struct handle *h);
 uint64_t handle_vid(const struct handle *h);
 bool handle_is_final(const struct handle *h); /* its bytes never change again */

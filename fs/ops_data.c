@@ -39,9 +39,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 		listener_read(f->listener, req, size, (fi->flags & O_NONBLOCK) != 0);
 		return;
 	}
-	r = f->h == NULL ? -EBADF : handle_settled(f->h);
-	if (r == 0)
-		r = handle_fd(f->h);
+	r = f->h == NULL ? -EBADF : handle_fd(f->h);
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;

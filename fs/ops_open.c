@@ -114,7 +114,7 @@ static void give(struct open_request *rq, struct handle *h)
 		handle_on_settle(h, settled, f);
 	finish(rq);
 	rq->work.run = answer;
-	if (h->takes) /* its keys are gone: whoever hears of this finds it so */
+	if (handle_settled(h) == 0 && h->takes) /* its keys are gone: whoever hears of this finds it so */
 		workers_queue(rq->fs->invalidator, &rq->work);
 	else
 		answer(&rq->work);

@@ -276,15 +276,16 @@ static void backing_put(struct file *f, fuse_req_t req)
 static bool is_detour(struct file *f)
 {
 	if (node_view(f->ino) == VIEW_AWAITED)
-		return f->h->unsettled || !views_awaited_bind(f->fs, f->ino, handle_vid(f->h));
+		return !views_awaited_bind(f->fs, f->ino, handle_vid(f->h));
 	if (node_view(f->ino) == VIEW_REF) /* what it stands for does not change as long as it is there */
-		return f->h->unsettled || f->h->detour;
-	return f->h->unsettled || handle_vid(f->h) != node_id(f->ino);
+		return f->h->detour;
+	return handle_vid(f->h) != node_id(f->ino);
 }
 
 static int choose(struct file *f, fuse_req_t req, struct fuse_file_info *fi)
 {
-	bool detour = is_detour(f);
+	bool settled = handle_settled(f->h) == 0; /* once: others may settle it meanwhile */
+	bool detour = !settled || is_detour(f);
 	int id = 0;
 
 	if (atomic_load(&f->fs->passthrough))
@@ -293,7 +294,7 @@ static int choose(struct file *f, fuse_req_t req, struct fuse_file_info *fi)
 	fi->direct_io = detour || (id == 0 && atomic_load(&f->fs->passthrough));
 	fi->keep_cache = !fi->direct_io && id == 0 && !f->h->writer && handle_is_final(f->h);
 	/* Whoever takes a one-time object says by closing it that he has read it. */
-	fi->noflush = !f->h->writer && !f->h->takes && !f->h->unsettled;
+	fi->noflush = settled && !f->h->writer && !f->h->takes;
 	return id;
 }
 

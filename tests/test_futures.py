@@ -487,6 +487,21 @@ def test_3_nonblock_on_a_ready_object_reads_at_once(mnt):
         assert readable(fd) and os.read(fd, 10) == b"there"
 
 
+@pytest.mark.parametrize("how", ["key", "await", "once"])
+def test_3_nonblock_open_while_it_settles(mnt, how):
+    """Whatever comes first, the read gives EAGAIN or all of it."""
+    writer = mnt.worker()
+    for n in range(200):
+        mnt.declare(f"key{n}")
+        if how == "once":
+            set_attr(mnt / f"key{n}", "evict", "1")
+        path = mnt.awaiting(f"key{n}") if how == "await" else mnt / f"key{n}"
+        job = writer.begin("write_path", mnt / f"key{n}", b"result")
+        with opened(path, NONBLOCK) as fd:
+            job.result()
+            assert readable(fd, 10) and os.read(fd, 10) == b"result"
+
+
 def test_3_nonblock_await_of_an_undeclared_key(mnt):
     with opened(mnt.awaiting("key"), NONBLOCK) as fd:
         with fails(errno.EAGAIN):
