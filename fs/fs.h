@@ -178,6 +178,7 @@ struct file {
 	struct handle *h;         /* DATA; FUTURE once something was written */
 	fuse_ino_t ino;           /* through which it was opened */
 	bool backed;              /* counts as a user of its node's backing file */
+	atomic_bool strays;       /* answered without one, and the kernel may not have seen that yet */
 	char *text;               /* TEXT, ATTRIBUTE, PATIENCE */
 	size_t text_len;
 	struct listener *listener; /* EVENTS */
@@ -186,9 +187,16 @@ struct file {
 	struct file *prev, *next;  /* of all that are open */
 };
 
+void passthrough_arrived(struct file *f);
+
+/* Of a request that came with an open file. */
 static inline struct file *file_of(struct fuse_file_info *fi)
 {
-	return (struct file *)(uintptr_t)fi->fh;
+	struct file *f = (struct file *)(uintptr_t)fi->fh;
+
+	if (atomic_load_explicit(&f->strays, memory_order_relaxed))
+		passthrough_arrived(f);
+	return f;
 }
 
 struct file *file_new(struct fs *fs, int kind);
@@ -220,7 +228,7 @@ int passthrough_setup(struct fs *fs); /* after the session was mounted */
 void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn); /* in init */
 /* Answers an open or a create (p not NULL) for f, with its data wherever it is best read. Takes f. */
 void passthrough_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi, const struct fuse_entry_param *p);
-void passthrough_release(struct file *f, fuse_req_t req); /* before the release is answered */
+void passthrough_release(struct file *f); /* before the release is answered */
 
 /* watch.c */
 uint64_t watch_boot_id(void);

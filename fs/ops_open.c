@@ -391,7 +391,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct file *f = file_of(fi);
 
 	count(f->fs, REQUEST_RELEASE);
-	passthrough_release(f, req);
+	passthrough_release(f);
 	store_release(f->h);
 	file_free(f);
 	fuse_reply_err(req, 0);

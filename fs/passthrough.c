@@ -4,6 +4,10 @@
  * must go through us although others of the same node do not (a reader with O_NONBLOCK, a writer that could not be
  * redirected) takes the same backing file and asks for direct I/O. Without passthrough everything goes through us.
  *
+ * Once an inode has a backing file the kernel refuses opens without it (EIO), in the order in which the openers come to
+ * run, not in that of our answers. So an open that was answered without one is a stray until its first request
+ * arrives, and as long as a node has strays no backing file is made for it: who opens it meanwhile goes through us, too.
+ *
  * libfuse knows passthrough from 3.17 on. Before that the answers to INIT, OPEN and CREATE are completed on their way
  * to the kernel. */
 #include "fs/fs.h"
@@ -18,10 +22,12 @@
 
 struct backing {
 	fuse_ino_t ino;
-	int id;
-	unsigned users;
+	int id; /* 0: none */
+	unsigned users, strays;
 	UT_hash_handle hh;
 };
+
+#define BACKING_CLOSE _IOW(229, 2, uint32_t) /* FUSE_DEV_IOC_BACKING_CLOSE of newer headers */
 
 static bool wants_passthrough(const struct fs *fs)
 {
@@ -51,11 +57,6 @@ static int backing_open(fuse_req_t req, struct fs *fs, int fd)
 	int id = fuse_passthrough_open(req, fd);
 
 	return id > 0 ? id : -EPERM;
-}
-
-static void backing_close(struct fs *fs, fuse_req_t req, int id)
-{
-	fuse_passthrough_close(req, id);
 }
 
 static void announce(struct fuse_file_info *fi, int id)
@@ -113,7 +114,6 @@ struct backing_map {
 };
 
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
-#define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
 static bool offered_killpriv;
 static _Thread_local int announced_id; /* of the open that this thread is answering */
@@ -197,13 +197,6 @@ static int backing_open(fuse_req_t req, struct fs *fs, int fd)
 	return id > 0 ? id : -errno;
 }
 
-static void backing_close(struct fs *fs, fuse_req_t req, int id)
-{
-	uint32_t u = (uint32_t)id;
-
-	ioctl(fuse_session_fd(fs->se), BACKING_CLOSE, &u);
-}
-
 static void announce(struct fuse_file_info *fi, int id)
 {
 	announced_id = id;
@@ -225,7 +218,35 @@ static void refused(struct fs *fs, int error)
 	}
 }
 
-/* The backing file of a node, made of fd when it has none; fd -1: only if it has one. 0 none, else its id. */
+/* fs->backing_lock held. */
+static struct backing *backing_of(struct fs *fs, fuse_ino_t ino, bool add)
+{
+	struct backing *b;
+
+	HASH_FIND(hh, fs->backings, &ino, sizeof(ino), b);
+	if (b == NULL && add && (b = calloc(1, sizeof(*b))) != NULL) {
+		b->ino = ino;
+		HASH_ADD(hh, fs->backings, ino, sizeof(b->ino), b);
+	}
+	return b;
+}
+
+/* fs->backing_lock held. */
+static void backing_drop_unused(struct fs *fs, struct backing *b)
+{
+	uint32_t id = (uint32_t)b->id;
+
+	if (b->users == 0 && b->id > 0) {
+		ioctl(fuse_session_fd(fs->se), BACKING_CLOSE, &id);
+		b->id = 0;
+	}
+	if (b->users == 0 && b->strays == 0) {
+		HASH_DELETE(hh, fs->backings, b);
+		free(b);
+	}
+}
+
+/* The backing file of f's node, made of fd when it has none; fd -1: only if it has one. 0 none, else its id. */
 static int backing_get(struct file *f, fuse_req_t req, int fd)
 {
 	struct fs *fs = f->fs;
@@ -233,28 +254,26 @@ static int backing_get(struct file *f, fuse_req_t req, int fd)
 	int id = 0;
 
 	pthread_mutex_lock(&fs->backing_lock);
-	HASH_FIND(hh, fs->backings, &f->ino, sizeof(f->ino), b);
-	if (b == NULL && fd >= 0 && (b = calloc(1, sizeof(*b))) != NULL) {
-		b->ino = f->ino;
-		b->id = backing_open(req, fs, fd);
-		if (b->id < 0) {
-			refused(fs, -b->id);
-			free(b);
-			b = NULL;
-		} else {
-			HASH_ADD(hh, fs->backings, ino, sizeof(b->ino), b);
-		}
+	b = backing_of(fs, f->ino, true);
+	if (b != NULL && b->id == 0 && b->strays == 0 && fd >= 0) {
+		id = backing_open(req, fs, fd);
+		if (id < 0)
+			refused(fs, -id);
+		else
+			b->id = id;
 	}
 	if (b != NULL) {
-		b->users++;
 		id = b->id;
-		f->backed = true;
+		b->users += id > 0;
+		b->strays += id == 0;
+		f->backed = id > 0;
+		atomic_store(&f->strays, id == 0);
 	}
 	pthread_mutex_unlock(&fs->backing_lock);
 	return id;
 }
 
-static void backing_put(struct file *f, fuse_req_t req)
+void passthrough_release(struct file *f)
 {
 	struct fs *fs = f->fs;
 	struct backing *b;
@@ -262,14 +281,29 @@ static void backing_put(struct file *f, fuse_req_t req)
 	if (!f->backed)
 		return;
 	pthread_mutex_lock(&fs->backing_lock);
-	HASH_FIND(hh, fs->backings, &f->ino, sizeof(f->ino), b);
-	if (b != NULL && --b->users == 0) {
-		HASH_DELETE(hh, fs->backings, b);
-		backing_close(fs, req, b->id);
-		free(b);
+	b = backing_of(fs, f->ino, false);
+	if (b != NULL) {
+		b->users--;
+		backing_drop_unused(fs, b);
 	}
 	pthread_mutex_unlock(&fs->backing_lock);
 	f->backed = false;
+}
+
+void passthrough_arrived(struct file *f)
+{
+	struct fs *fs = f->fs;
+	struct backing *b;
+
+	if (!atomic_exchange(&f->strays, false))
+		return;
+	pthread_mutex_lock(&fs->backing_lock);
+	b = backing_of(fs, f->ino, false);
+	if (b != NULL) {
+		b->strays--;
+		backing_drop_unused(fs, b);
+	}
+	pthread_mutex_unlock(&fs->backing_lock);
 }
 
 /* Through us, because what the node's data file has is not what this open is to see. */
@@ -308,13 +342,9 @@ void passthrough_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi
 	r = p != NULL ? fuse_reply_create(req, p, fi) : fuse_reply_open(req, fi);
 	announced();
 	if (r < 0) { /* interrupted at the last moment: nobody will release it */
-		backing_put(f, NULL);
+		passthrough_arrived(f);
+		passthrough_release(f);
 		store_release(f->h);
 		file_free(f);
 	}
-}
-
-void passthrough_release(struct file *f, fuse_req_t req)
-{
-	backing_put(f, req);
 }
