@@ -156,18 +156,24 @@ struct get_request {
 	char name[256];
 };
 
-static void answer_get(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+/* r: the value's length, or a negative errno; size: how much room the caller has, 0 when he asks for the length. */
+static void answer_value(fuse_req_t req, const char *value, int r, size_t size)
 {
-	char *value = size > 0 ? malloc(size) : NULL;
-	struct caller who = caller_at(req, ino);
-	int r = size > 0 && value == NULL ? -ENOMEM : store_getxattr(fs_of(req)->store, &who, node_id(ino), name, value, size);
-
 	if (r < 0)
 		fuse_reply_err(req, r == -EBADMSG ? EIO : -r);
 	else if (size == 0)
 		fuse_reply_xattr(req, (size_t)r);
 	else
 		fuse_reply_buf(req, value, (size_t)r);
+}
+
+static void answer_get(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	char *value = size > 0 ? malloc(size) : NULL;
+	struct caller who = caller_at(req, ino);
+	int r = size > 0 && value == NULL ? -ENOMEM : store_getxattr(fs_of(req)->store, &who, node_id(ino), name, value, size);
+
+	answer_value(req, value, r, size);
 	free(value);
 }
 
@@ -222,12 +228,7 @@ static void answer_acl(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 	char value[ACL_BLOB_MAX];
 	int r = get_acl(req, ino, name, value, size < sizeof(value) ? size : sizeof(value));
 
-	if (r < 0)
-		fuse_reply_err(req, r == -EBADMSG ? EIO : -r);
-	else if (size == 0)
-		fuse_reply_xattr(req, (size_t)r);
-	else
-		fuse_reply_buf(req, value, (size_t)r);
+	answer_value(req, value, r, size);
 }
 
 static int check_acl_place(fuse_ino_t ino)
@@ -316,12 +317,7 @@ static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		r = -ENOMEM;
 	else if (has_attributes(ino))
 		r = store_listxattr(fs_of(req)->store, &who, node_id(ino), list, size);
-	if (r < 0)
-		fuse_reply_err(req, -r);
-	else if (size == 0)
-		fuse_reply_xattr(req, (size_t)r);
-	else
-		fuse_reply_buf(req, list, (size_t)r);
+	answer_value(req, list, r, size);
 	free(list);
 }
 

@@ -205,6 +205,20 @@ def mnt(request, pool, numbers):
         pool.watchdog.disarm(mount)
 
 
+@pytest.fixture
+def start():
+    """Start a verb of promisefs in the background; it ends with the test."""
+    commands = []
+
+    def begin(*argv, **kwargs):
+        commands.append(pfs.Command(*argv, **kwargs))
+        return commands[-1]
+
+    yield begin
+    for command in commands:
+        command.end()
+
+
 # ---- POSIX cases: the mount, and what it is compared with --------------------------------------------------------------
 
 @pytest.fixture(scope="session", params=["passthrough", "fallback", "control", "disk"])

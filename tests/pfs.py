@@ -328,6 +328,35 @@ def promisefs(*argv, **kwargs):
     return run(binary(), *argv, **kwargs)
 
 
+class Command:
+    """A verb of promisefs that runs in the background and may wait."""
+
+    def __init__(self, *argv, **kwargs):
+        self.process = subprocess.Popen([binary(), *map(str, argv)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True, **kwargs)
+        self.pid = self.process.pid
+        self.what = argv
+
+    @property
+    def done(self):
+        return self.process.poll() is not None
+
+    @property
+    def outcome(self):
+        return self.process.returncode
+
+    def result(self, timeout=20):
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+    def end(self):
+        """Whatever it has written and nobody has read is dropped."""
+        self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
 class Mount:
     """A store, a directory, and the daemon between them."""
 

@@ -264,6 +264,12 @@ def mknod(place, name, kind, mode="0644", device="1:2"):
     place.call("mknod", place.path(name), format_ | int(mode, 8), device)
 
 
+@verb
+def bind(place, name):
+    folder, _, last = place.path(name).rpartition("/")
+    place.call("bind_socket", folder, last)
+
+
 def open_flags(text):
     """`rdwr,creat,excl` as a number."""
     bits = 0

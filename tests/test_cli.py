@@ -18,46 +18,6 @@ KEY_VERBS = {"put": [], "get": [], "future": [], "wait": [], "fail": ["reason"],
              "stat": [], "ls": [], "log": []}
 
 
-class Command:
-    """A command that runs in the background and may wait."""
-
-    def __init__(self, *argv, **kwargs):
-        self.process = subprocess.Popen([binary(), *map(str, argv)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True, **kwargs)
-        self.pid = self.process.pid
-        self.what = argv
-
-    @property
-    def done(self):
-        return self.process.poll() is not None
-
-    @property
-    def outcome(self):
-        return self.process.returncode
-
-    def result(self, timeout=20):
-        out, err = self.process.communicate(timeout=timeout)
-        return self.process.returncode, out, err
-
-    def end(self):
-        self.process.kill()
-        self.process.communicate(timeout=10)
-
-
-@pytest.fixture
-def start(mnt):
-    """Start a command in the background; it ends with the test."""
-    commands = []
-
-    def begin(*argv, **kwargs):
-        commands.append(Command(*argv, **kwargs))
-        return commands[-1]
-
-    yield begin
-    for command in commands:
-        command.end()
-
-
 def good(done, stdout=None):
     """The command did its work and said nothing else."""
     assert (done.returncode, done.stderr) == (0, ""), done

@@ -9,27 +9,10 @@ import time
 import pytest
 
 from pfs import NOBODY, attr, binary, eventually, pattern, promisefs, readable, run, set_attr, state, version
-from test_cli import Command, bad, completions, good, lines
+from test_cli import bad, completions, good, lines
 
 VERBS = ["borrow", "own", "release", "once"]
 EVENTS = {"borrow", "release"}
-
-
-@pytest.fixture
-def start():
-    """Start a command in the background; it ends with the test."""
-    commands = []
-
-    def begin(*argv, **kwargs):
-        commands.append(Command(*argv, **kwargs))
-        return commands[-1]
-
-    yield begin
-    for command in commands:
-        command.process.kill()
-        command.process.wait(10)
-        command.process.stdout.close()
-        command.process.stderr.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from posixfs import KINDS, cases, one_data_path, verb
+from posixfs import KINDS, cases, one_data_path
 
 pytestmark = [pytest.mark.needs_root, one_data_path]
 
@@ -150,12 +150,6 @@ CHANGES.update({
     "readlink-of-nothing": "readlink s = ENOENT",
     "symlink-owner-and-nlink": "chmod . 0777; @alice ln x s; owner s = alice:alice; nlink s = 1; link s t; nlink t = 2",
 })
-
-
-@verb
-def bind(place, name):
-    folder, _, last = place.path(name).rpartition("/")
-    place.call("bind_socket", folder, last)
 
 
 @cases(CHANGES)

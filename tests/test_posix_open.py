@@ -111,12 +111,6 @@ def pipe(place, handle, text):
     return place.call_as(user, "read", fd, 100).decode()
 
 
-@verb
-def bind(place, name):
-    folder, _, last = place.path(name).rpartition("/")
-    place.call("bind_socket", folder, last)
-
-
 @cases(OPENED)
 def test_open(place, script):
     place.run(script)

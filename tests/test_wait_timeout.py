@@ -8,26 +8,10 @@ from pathlib import Path
 import pytest
 
 from pfs import NOBODY, PYTHON, binary, eventually, fails, opened, promisefs, run, set_attr, state
-from test_cli import Command
 
 pytestmark = pytest.mark.core
 
 TIMED_OUT = "Connection timed out"  # ETIMEDOUT
-
-
-@pytest.fixture
-def start():
-    """Start a command in the background; it ends with the test."""
-    commands = []
-
-    def begin(*argv, **kwargs):
-        commands.append(Command(*argv, **kwargs))
-        return commands[-1]
-
-    yield begin
-    for command in commands:
-        command.process.kill()
-        command.process.communicate(timeout=10)
 
 
 def control(mnt):
