@@ -82,6 +82,10 @@ struct watch;
 struct interruptible;
 struct patience;
 
+enum request { REQUEST_LOOKUP, REQUEST_GETATTR, REQUEST_SETATTR, REQUEST_OPEN, REQUEST_CREATE, REQUEST_READ, REQUEST_WRITE,
+	       REQUEST_FLUSH, REQUEST_RELEASE, REQUEST_FSYNC, REQUEST_NAMES, REQUEST_XATTR, REQUEST_READDIR, REQUEST_POLL,
+	       REQUEST_OTHER, REQUEST_COUNT };
+
 struct fs {
 	struct fs_options options;
 	int store_fd;
@@ -125,7 +129,9 @@ struct fs {
 	struct awaited *awaited; /* by id */
 	uint64_t next_awaited;
 
-	atomic_ullong requests[64]; /* by FUSE opcode group, see metrics.c */
+	atomic_ullong requests[REQUEST_COUNT];
+	struct histogram request_ns[REQUEST_COUNT]; /* see metrics.c */
+	struct histogram wait_ns;                   /* of opens that had to wait and have ended */
 };
 
 static inline struct fs *fs_of(fuse_req_t req)
@@ -326,13 +332,14 @@ void patience_text(fuse_req_t req, struct text *t); /* what counts for the calle
 void patience_free(struct fs *fs);
 
 /* metrics.c */
-enum request { REQUEST_LOOKUP, REQUEST_GETATTR, REQUEST_SETATTR, REQUEST_OPEN, REQUEST_CREATE, REQUEST_READ, REQUEST_WRITE,
-	       REQUEST_FLUSH, REQUEST_RELEASE, REQUEST_FSYNC, REQUEST_NAMES, REQUEST_XATTR, REQUEST_READDIR, REQUEST_POLL,
-	       REQUEST_OTHER, REQUEST_COUNT };
+extern _Thread_local enum request request_served; /* by this thread */
 void metrics_text(struct fs *fs, struct text *t);
+void metrics_waited(struct fs *fs, const struct waiter *w);
+void metrics_serve(struct fs *fs, struct fuse_buf *buf); /* one request, and counts it */
 static inline void count(struct fs *fs, enum request which)
 {
-	atomic_fetch_add_explicit(&fs->requests[which], 1, memory_order_relaxed);
+	request_served = which;
+	atomic_fetch_add_explicit(&fs->requests[which], 1, memory_order_relaxed); /* before it is answered */
 }
 
 /* session.c */

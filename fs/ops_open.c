@@ -49,6 +49,7 @@ static void finish(struct open_request *rq)
 {
 	interrupt_disarm(rq->fs, &rq->interrupt);
 	store_wait_over(rq->fs->store, &rq->waiter);
+	metrics_waited(rq->fs, &rq->waiter);
 }
 
 static void fail(struct open_request *rq, int error)

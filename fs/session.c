@@ -101,7 +101,7 @@ static int serve_one(struct fs *fs, struct fuse_buf *buf)
 	r = fuse_session_receive_buf(fs->se, buf);
 	busy_poll_request(fs);
 	if (r > 0)
-		fuse_session_process_buf(fs->se, buf);
+		metrics_serve(fs, buf);
 	return r == -EINTR ? 1 : r; /* whether it is to end is for the caller to see */
 }
 

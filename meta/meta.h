@@ -18,6 +18,8 @@
  */
 #pragma once
 
+#include "meta/histogram.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -130,6 +132,10 @@ struct meta_event {
 
 struct meta_counts {
 	uint64_t operations, commits, statements;
+	uint64_t page_hits, page_misses;    /* of the catalog's pages in memory */
+	const struct histogram *commit_ns;  /* how long commits took */
+	const struct histogram *commit_ops; /* how many operations one has recorded */
+	const struct histogram *record_ns;  /* how long an operation waited, from its end on, to be recorded */
 };
 
 /* How far an operation has to be recorded. */
@@ -146,6 +152,7 @@ struct meta_commit {
 	void (*done)(struct meta_commit *c, int r);
 	struct meta_commit *next;
 	bool durable;
+	int64_t since; /* when it began to wait, by the monotonic clock */
 };
 
 struct meta;
@@ -253,7 +260,7 @@ struct meta_ops {
 	int (*event_add)(struct meta *m, struct meta_event *e);
 	int (*event_scan)(struct meta *m, uint64_t after, meta_event_fn fn, void *arg); /* oldest first */
 
-	void (*counts)(struct meta *m, struct meta_counts *c); /* since it was opened; callable at any time */
+	void (*counts)(struct meta *m, struct meta_counts *c); /* since it was opened; not between begin and end */
 };
 
 struct meta {

@@ -173,6 +173,10 @@ static void counts(struct meta *m, struct meta_counts *c)
 	c->operations = atomic_load_explicit(&s->operations, memory_order_relaxed);
 	c->commits = atomic_load_explicit(&s->commits, memory_order_relaxed);
 	c->statements = atomic_load_explicit(&s->statements, memory_order_relaxed);
+	c->commit_ns = &s->commit_ns;
+	c->commit_ops = &s->commit_ops;
+	c->record_ns = &s->record_ns;
+	sqlite_page_counts(s, &c->page_hits, &c->page_misses);
 }
 
 static bool contended(struct meta *m)

@@ -31,6 +31,7 @@ struct sqlite_catalog {
 	struct meta_commit **pending_tail;
 	unsigned pending_count; /* of them, those that do not want it just later */
 	int64_t pending_since;
+	unsigned changes; /* operations since the last commit that changed something */
 	uint64_t next_id, id_limit;
 	uint64_t events_since_prune;
 	int wal_fd; /* for making commits durable; the WAL file stays the same one while the catalog is open */
@@ -43,6 +44,7 @@ struct sqlite_catalog {
 	sqlite3 *checkpoint_db; /* only the worker uses it, so copying pages back blocks nobody */
 
 	atomic_ullong operations, commits, statements;
+	struct histogram commit_ns, commit_ops, record_ns;
 };
 
 static inline struct sqlite_catalog *catalog_of(struct meta *m)
@@ -58,6 +60,7 @@ int sqlite_reserve_ids(struct sqlite_catalog *s);
 
 /* sqlite_transaction.c */
 void sqlite_begin(struct meta *m);
+void sqlite_page_counts(struct sqlite_catalog *s, uint64_t *hits, uint64_t *misses);
 void sqlite_end(struct meta *m, enum meta_ack ack, struct meta_commit *c);
 int sqlite_write_begin(struct sqlite_catalog *s); /* opens the transaction before the first change */
 int sqlite_worker_start(struct sqlite_catalog *s);

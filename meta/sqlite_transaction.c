@@ -94,10 +94,11 @@ static void add_pending(struct sqlite_catalog *s, struct meta_commit *c, enum me
 {
 	c->next = NULL;
 	c->durable = ack == META_DURABLE;
+	c->since = monotonic_ns();
 	*s->pending_tail = c;
 	s->pending_tail = &c->next;
 	if (ack != META_LATER && s->pending_count++ == 0)
-		s->pending_since = monotonic_ns();
+		s->pending_since = c->since;
 }
 
 static void roll_back(struct sqlite_catalog *s)
@@ -105,25 +106,33 @@ static void roll_back(struct sqlite_catalog *s)
 	if (s->in_transaction && !sqlite3_get_autocommit(s->db))
 		sqlite_step(s, STMT_ROLLBACK);
 	s->in_transaction = s->changed = false;
+	s->changes = 0;
 	s->failed = 0;
 	s->id_limit = s->next_id; /* the reservation may be gone with the rest */
 }
 
 static int commit(struct sqlite_catalog *s)
 {
+	int64_t began = monotonic_ns();
 	int r = sqlite_step(s, STMT_COMMIT);
 
 	if (r < 0)
 		return r;
+	histogram_add(&s->commit_ns, monotonic_ns() - began);
+	histogram_add(&s->commit_ops, s->changes);
+	s->changes = 0;
 	s->in_transaction = s->changed = false;
 	atomic_fetch_add_explicit(&s->commits, 1, memory_order_relaxed);
 	return 0;
 }
 
-static void complete(struct meta_commit *list, int r)
+static void complete(struct sqlite_catalog *s, struct meta_commit *list, int r)
 {
+	int64_t now = list != NULL ? monotonic_ns() : 0;
+
 	for (struct meta_commit *next; list != NULL; list = next) {
 		next = list->next;
+		histogram_add(&s->record_ns, now - list->since);
 		list->done(list, r);
 	}
 }
@@ -181,7 +190,7 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 		if (list == NULL)
 			list = take_pending(s);
 		pthread_mutex_unlock(&s->lock);
-		complete(list, r);
+		complete(s, list, r);
 		if (s->meta.on_rollback != NULL)
 			s->meta.on_rollback(s->meta.on_rollback_arg, r);
 		return;
@@ -189,7 +198,7 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 	if (s->pending_count == 0 && (s->changed || s->pending != NULL))
 		want_later(s);
 	pthread_mutex_unlock(&s->lock);
-	complete(defer_durable(s, list), 0);
+	complete(s, defer_durable(s, list), 0);
 }
 
 void sqlite_end(struct meta *m, enum meta_ack ack, struct meta_commit *c)
@@ -200,6 +209,7 @@ void sqlite_end(struct meta *m, enum meta_ack ack, struct meta_commit *c)
 	atomic_fetch_add_explicit(&s->operations, 1, memory_order_relaxed);
 	if (ack == META_ABANDON && failed == 0)
 		failed = -EIO;
+	s->changes += ack != META_READ;
 	if (c != NULL)
 		add_pending(s, c, ack);
 	leave(s, c == NULL && (ack == META_RECORDED || ack == META_DURABLE), failed);
@@ -218,7 +228,7 @@ static void commit_later(struct sqlite_catalog *s)
 
 static void sync_wal(struct sqlite_catalog *s, struct meta_commit *list)
 {
-	complete(list, fdatasync(s->wal_fd) < 0 ? -errno : 0);
+	complete(s, list, fdatasync(s->wal_fd) < 0 ? -errno : 0);
 }
 
 /* Copies pages back while others work; when the WAL grows all the same, finishes with everybody held up once. */
@@ -271,6 +281,19 @@ static void *worker_main(void *arg)
 			checkpoint(s);
 	}
 	return NULL;
+}
+
+/* Of the connection that everything goes through; its counters are its own, so it needs the turn. */
+void sqlite_page_counts(struct sqlite_catalog *s, uint64_t *hits, uint64_t *misses)
+{
+	int hit = 0, miss = 0, highest;
+
+	sqlite_begin(&s->meta);
+	sqlite3_db_status(s->db, SQLITE_DBSTATUS_CACHE_HIT, &hit, &highest, 0);
+	sqlite3_db_status(s->db, SQLITE_DBSTATUS_CACHE_MISS, &miss, &highest, 0);
+	leave(s, false, s->failed);
+	*hits = (uint64_t)hit;
+	*misses = (uint64_t)miss;
 }
 
 static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)

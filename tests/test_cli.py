@@ -13,7 +13,7 @@ import pytest
 from pfs import NOBODY, attr, binary, eventually, pattern, promisefs, run, set_attr, state, version
 
 VERBS = ["mount", "umount", "put", "get", "future", "wait", "fail", "cancel", "evict", "lifetime", "lease", "run",
-         "stat", "ls", "log", "doctor", "help"]
+         "stat", "ls", "log", "stats", "doctor", "help"]
 KEY_VERBS = {"put": [], "get": [], "future": [], "wait": [], "fail": ["reason"], "cancel": [], "evict": [], "lease": [],
              "stat": [], "ls": [], "log": []}
 
@@ -597,6 +597,55 @@ def test_log_follow(mnt, start):
     mnt.put("other", b"x")
     mnt.put("key", b"2")
     assert json.loads(command.process.stdout.readline())["version"] == 2
+
+
+# ---- stats -----------------------------------------------------------------------------------------------------------
+
+def test_stats(own):
+    own.declare("key")
+    reader = own.waiting_reader(own / "key")
+    own.put("key", b"x")
+    assert reader.result() == b"x"
+    for n in range(20):
+        own.put(f"key{n}", b"x")
+    found = {(entry["name"], entry.get("kind")): entry for entry in
+             lines(good(promisefs("stats", "--json", "-m", own.mount.root)))}
+    assert found["requests_total", "create"]["value"] == 21  # key was there
+    creates = found["request_seconds", "create"]
+    assert 0 < creates["median_ns"] <= creates["p99_ns"] and creates["sum_ns"] < 21 * 2 * creates["p99_ns"]
+    assert found["wait_seconds", None]["count"] == 1 and found["wait_seconds", None]["p99_ns"] > 100_000
+    commits = found["commit_operations", None]
+    assert commits["count"] == found["catalog_commits_total", None]["value"] <= commits["sum"]
+    assert found["drafts", None]["value"] == 0
+    text = good(promisefs("stats", cwd=own.mount.root)).splitlines()
+    assert text[0].split()[:3] == ["request", "count", "mean"]
+    assert [line.split()[1] for line in text if line.startswith("create ")] == ["21"]
+    assert re.search("changes a commit, [0-9.]+% of pages were in memory", text[-2]) and "0 waiters" in text[-1]
+    bad(promisefs("stats", cwd="/"), "stats", ".", "not below a mount of promisefs")
+
+
+def test_metrics_are_what_prometheus_reads(own):
+    own.put("key", b"x")
+    own.get("key")
+    buckets, others, types = {}, {}, {}
+    for line in (own.mount.control / "metrics").read_text().splitlines():
+        if line.startswith("#"):
+            _, what, name, rest = line.split(" ", 3)
+            types.update({name: rest} if what == "TYPE" else {})
+            continue
+        name, labels, value = re.fullmatch(r'(promisefs_[a-z_]+)(?:\{(.*)\})? ([0-9.e+-]+)', line).groups()
+        labels = dict(re.findall(r'([a-z]+)="([^"]*)"', labels or ""))
+        if name.endswith("_bucket"):
+            buckets.setdefault((name[:-7], labels.get("kind")), []).append((float(labels["le"]), int(value)))
+        else:
+            others[name, labels.get("kind")] = float(value)
+    assert ("promisefs_commit_seconds", None) in buckets and ("promisefs_request_seconds", "open") in buckets
+    for (name, kind), found in buckets.items():
+        assert types[name] == "histogram"
+        assert found == sorted(found) and [count for _, count in found] == sorted(count for _, count in found)
+        assert found[-1] == (float("inf"), others[f"{name}_count", kind])
+        assert (others[f"{name}_sum", kind] > 0) == (found[-1][1] > 0)
+    assert types["promisefs_requests_total"] == "counter" and types["promisefs_drafts"] == "gauge"
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------------

@@ -1347,6 +1347,30 @@ static int count_id(void *arg, uint64_t id)
 	return 0;
 }
 
+static uint64_t counted(const struct histogram *h)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		n += h->buckets[i];
+	return n;
+}
+
+static void test_histogram(void **state)
+{
+	const int64_t values[] = { -1, 0, 1, 2, 3, 4, 5, 1024, 1025, INT64_MAX };
+	const unsigned buckets[] = { 0, 0, 0, 1, 2, 2, 3, 10, 11, HISTOGRAM_BUCKETS - 1 };
+
+	for (unsigned i = 0; i < sizeof(values) / sizeof(*values); i++) {
+		struct histogram h = { 0 };
+
+		histogram_add(&h, values[i]);
+		assert_int_equal(h.buckets[buckets[i]], 1);
+		assert_int_equal(counted(&h), 1);
+		assert_int_equal(h.sum, values[i] < 0 ? 0 : values[i]);
+	}
+}
+
 static void test_group_commit(void **state)
 {
 	struct meta_counts before, after;
@@ -1367,6 +1391,10 @@ static void test_group_commit(void **state)
 	assert_int_equal(after.operations - before.operations, THREADS * OPERATIONS);
 	assert_true(after.statements - before.statements >= THREADS * OPERATIONS);
 	assert_in_range(after.commits - before.commits, 1, THREADS * OPERATIONS - 1);
+	assert_int_equal(counted(after.commit_ns), after.commits);
+	assert_int_equal(counted(after.commit_ops), after.commits);
+	assert_int_equal(after.commit_ops->sum, after.operations);
+	assert_true(after.page_hits > before.page_hits);
 	reopen();
 	begin();
 	assert_int_equal(OP(garbage_list)(m, count_id, &n), 0);
@@ -1610,6 +1638,7 @@ int main(int argc, char **argv)
 		TEST(test_abandon),
 		TEST(test_abandon_then_go_on),
 		TEST(test_full_disk),
+		TEST(test_histogram),
 		TEST(test_group_commit),
 		TEST(test_alone),
 		TEST(test_clock),

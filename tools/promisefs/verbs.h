@@ -13,6 +13,7 @@ int verb_fail(const struct args *a);
 int verb_cancel(const struct args *a);
 int verb_evict(const struct args *a);
 int verb_stat(const struct args *a);
+int verb_stats(const struct args *a);
 int verb_ls(const struct args *a);
 int verb_log(const struct args *a);
 int verb_doctor(const struct args *a);
