@@ -285,6 +285,7 @@ void handle_take(struct waiter *w, struct version *v); /* locked: the handle of 
 void waiters_wake(struct op *op, struct object *obj, int r); /* catalog held, store->lock not */
 void waiters_wake_id(struct op *op, uint64_t id, int r);
 void waiters_wake_absent(struct op *op, uint64_t parent, const char *name);
+void waiters_wake_absents(struct op *op); /* all of them, to look again */
 int waiter_list(struct store *st, struct waiter *w, struct object *obj, struct wait_limit *limit); /* locked */
 int waiter_list_absent(struct store *st, struct waiter *w, uint64_t parent, const char *name);     /* locked */
 bool wait_is_endless(struct store *st, int32_t tid, struct object *obj, struct holding *held, unsigned *n, unsigned max);

@@ -215,8 +215,9 @@ static void resync(void *arg, int r)
 {
 	struct store *st = arg;
 	struct object *obj, *tmp;
+	struct op op;
 
-	st->meta->ops->begin(st->meta);
+	op_begin(&op, st, NULL);
 	pthread_mutex_lock(&st->lock);
 	HASH_ITER(hh, st->objects, obj, tmp) {
 		struct meta_object o;
@@ -234,7 +235,8 @@ static void resync(void *arg, int r)
 	deadline_rearm(st);
 	leases_resume(st);
 	endings_resume(st);
-	st->meta->ops->end(st->meta, META_READ, NULL);
+	waiters_wake_absents(&op); /* what they await may be there again */
+	op_end(&op, 0, META_READ, NULL);
 }
 
 static int make_root(struct store *st, uint64_t id, uint32_t mode)

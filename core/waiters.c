@@ -228,16 +228,33 @@ void waiters_wake_id(struct op *op, uint64_t id, int r)
 	pthread_mutex_unlock(&st->lock);
 }
 
+/* store->lock held. */
+static void wake_absent(struct op *op, struct absent *ab)
+{
+	struct waiter *w, *tmp, *list = ab->waiters;
+
+	DL_FOREACH_SAFE(list, w, tmp)
+		move_to_woken(op, w, 0, NULL); /* frees ab with the last one */
+}
+
 void waiters_wake_absent(struct op *op, uint64_t parent, const char *name)
 {
-	struct waiter *w, *tmp, *list;
 	struct absent *ab;
 
 	pthread_mutex_lock(&op->st->lock);
 	ab = op->st->absents != NULL ? absent_find(op->st, parent, name) : NULL;
-	list = ab != NULL ? ab->waiters : NULL;
-	DL_FOREACH_SAFE(list, w, tmp)
-		move_to_woken(op, w, 0, NULL); /* frees ab with the last one */
+	if (ab != NULL)
+		wake_absent(op, ab);
+	pthread_mutex_unlock(&op->st->lock);
+}
+
+void waiters_wake_absents(struct op *op)
+{
+	struct absent *ab, *tmp;
+
+	pthread_mutex_lock(&op->st->lock);
+	HASH_ITER(hh, op->st->absents, ab, tmp)
+		wake_absent(op, ab);
 	pthread_mutex_unlock(&op->st->lock);
 }
 
