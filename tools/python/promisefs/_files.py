@@ -7,12 +7,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import itertools
 import os
 import select
 import signal
 import threading
+import time
 import warnings
-from typing import Any, Iterable, Iterator, Optional
+from typing import Any, Callable, Iterable, Iterator, Optional
 
 from .errors import BrokenPromise, Cancelled
 
@@ -39,24 +41,59 @@ def target_of(fd: int) -> str:
 _writers: dict[str, tuple[int, str]] = {}
 _written = threading.Condition()
 _told: set[int] = set()  # pipes of those who cannot sleep on _written
+_afterwards: dict[str, list[Callable[[], Any]]] = {}  # what is called when the thread that writes a key has closed it
+_openers: dict[str, list[int]] = {}  # for each key that threads are opening: how many, and how often one began to write
 _abandoning = threading.Lock()  # so that what one has a child killed with is not closed later by the child of another
 _kept = threading.local()  # .fd: what a child of this thread is to have
+
+# A child of fork(2) has all drafts open that threads of its parent are writing. It closes them at once, but whose close
+# is the last decides whether they are published, and that must be the parent: he waits for these pipes to be closed.
+_forking = threading.RLock()  # so that no child has the pipe of another
+_pipes: list[tuple[int, int]] = []  # of the fork that is under way: for reading, for writing
+_forked: list[int] = []  # to read from
+_reaping = threading.Lock()  # who looks at _forked
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    if _writers:
+        with contextlib.suppress(OSError):
+            _pipes.append(os.pipe())
+
+
+def _after_fork() -> None:
+    if _pipes:
+        reading, writing = _pipes.pop()
+        os.close(writing)
+        _forked.append(reading)
+    _forking.release()
 
 
 def _forget() -> None:
     """In a forked child: what the threads of its parent write is published when they close it, not when the child
     ends, which may live long or be killed."""
-    global _writers, _written, _told, _abandoning
-    paths = {path for _, path in _writers.values()}
-    _writers, _written, _told = {}, threading.Condition(), set()
-    _abandoning = threading.Lock()
+    global _writers, _written, _told, _afterwards, _openers, _abandoning, _forking, _pipes, _forked, _reaping
+    paths = {form for _, path in _writers.values() for form in (path, os.path.realpath(path))}
     for name in os.listdir(DESCRIPTORS) if paths else ():
         with contextlib.suppress(OSError):
             if target_of(int(name)) in paths and int(name) != getattr(_kept, "fd", -1):
                 os.close(int(name))
+    for fd in (*_forked, *itertools.chain(*_pipes)):
+        os.close(fd)
+    _writers, _written, _told, _afterwards, _openers = {}, threading.Condition(), set(), {}, {}
+    _abandoning, _forking, _pipes, _forked, _reaping = threading.Lock(), threading.RLock(), [], [], threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forget)
+
+
+def children_have_forgotten() -> None:
+    """Wait until no child that was forked while something was written has it open."""
+    if _forked:
+        with _reaping:
+            while _forked:
+                readable(_forked[0], None)
+                os.close(_forked.pop(0))
 
 
 def written_elsewhere(key: str) -> bool:
@@ -65,11 +102,21 @@ def written_elsewhere(key: str) -> bool:
     return writer is not None and writer[0] != threading.get_ident()
 
 
-def wait_for_writer(key: str, timeout: Optional[float] = None) -> None:
-    if written_elsewhere(key):
-        with _written:
-            if not _written.wait_for(lambda: not written_elsewhere(key), timeout):
-                raise TimeoutError(errno.ETIMEDOUT, f"not set within {timeout:g} s", key)
+def wait_for_writer(key: str, timeout: Optional[float] = None) -> bool:
+    """Wait until no other thread of this process writes this key; False if one still does after so many seconds."""
+    if not written_elsewhere(key):
+        return True
+    with _written:
+        return _written.wait_for(lambda: not written_elsewhere(key), timeout)
+
+
+def after_writing(key: str, call: Callable[[], Any]) -> bool:
+    """Have call() called by the thread that is writing this key, when it has closed it. False if no other thread is."""
+    with _written:
+        if not written_elsewhere(key):
+            return False
+        _afterwards.setdefault(key, []).append(call)
+    return True
 
 
 @contextlib.contextmanager
@@ -77,15 +124,20 @@ def the_writer(key: str, path: str) -> Iterator[None]:
     with _written:
         _written.wait_for(lambda: not written_elsewhere(key))
         _writers[key] = threading.get_ident(), os.path.normpath(path)
+        if key in _openers:
+            _openers[key][1] += 1
     try:
         yield
     finally:
         with _written:
             _writers.pop(key, None)
+            calls = _afterwards.pop(key, ())
             _written.notify_all()
             for pipe in _told:
                 with contextlib.suppress(BlockingIOError):
                     os.write(pipe, b"1")
+        for call in calls:
+            call()
 
 
 @contextlib.contextmanager
@@ -143,21 +195,56 @@ def readable(fd: int, timeout: Optional[float]) -> bool:
     return bool(poller.poll(None if timeout is None else min(max(0, int(timeout * 1000 + 0.999)), LONGEST)))
 
 
-def open_nonblocking(path: str, key: str) -> int:
-    """Open a key, by its path or that of a view of it, for reading when it has settled: EAGAIN until then."""
-    wait_for_writer(key)
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+def _open(path: str, key: str, flags: int) -> Optional[int]:
+    """Open a key, by its path or that of a view of it, for reading. None if another thread of this process writes it,
+    or has begun to meanwhile: what was opened may be its draft then."""
+    with _written:
+        if written_elsewhere(key):
+            return None
+        opening = _openers.setdefault(key, [0, 0])
+        opening[0] += 1
+        before = opening[1]
+    try:
+        fd = os.open(path, flags)
+    finally:
+        with _written:
+            opening[0] -= 1
+            if not opening[0] and _openers.get(key) is opening:
+                del _openers[key]
+            began = opening[1] != before
+    if began and not _is_taken(fd, path, key):
+        os.close(fd)
+        return None
+    return fd
+
+
+def _is_taken(fd: int, path: str, key: str) -> bool:
+    """What was opened by its one-time view, and is no draft, cannot be opened again."""
+    return f"/{CONTROL}/once/" in path and not (readable(fd, 0) and os.path.lexists(key))
+
+
+def open_now(path: str, key: str) -> Optional[int]:
+    """Open for reading when it has settled: EAGAIN until then. None while another thread of this process writes it."""
+    return _open(path, key, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def late(timeout: Optional[float], key: str) -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, f"not set within {timeout or 0:g} s", key)
 
 
 def open_settled(path: str, key: str, timeout: Optional[float] = None) -> int:
     """Open for reading, when it has settled. TimeoutError if that takes longer than so many seconds."""
-    wait_for_writer(key, timeout)
-    if timeout is None:
-        return os.open(path, os.O_RDONLY)
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    end = None if timeout is None else time.monotonic() + timeout
+    fd = None
+    while fd is None:
+        if not wait_for_writer(key, None if end is None else max(0, end - time.monotonic())):
+            raise late(timeout, key)
+        fd = _open(path, key, os.O_RDONLY | (0 if end is None else os.O_NONBLOCK))
+    if end is None:
+        return fd
     try:
-        if not readable(fd, timeout):
-            raise TimeoutError(errno.ETIMEDOUT, f"not set within {timeout:g} s", key)
+        if not readable(fd, end - time.monotonic()):
+            raise late(timeout, key)
     except BaseException:
         os.close(fd)
         raise
@@ -192,6 +279,7 @@ def abandon(fd: int) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(child, os.WUNTRACED)
+            children_have_forgotten()
             with contextlib.suppress(OSError):
                 os.close(fd)
             os.kill(child, signal.SIGKILL)
@@ -223,6 +311,7 @@ def write_whole(path: str, key: str, buffers: Iterable[Any], flags: int = NEW, p
         except BaseException:
             abandon(fd)
             raise
+        children_have_forgotten()
         os.close(fd)
 
 

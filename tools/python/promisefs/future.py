@@ -165,19 +165,18 @@ class Future(Generic[T]):
         import asyncio
 
         loop = asyncio.get_running_loop()
-        if _files.written_elsewhere(self.path):
-            with _files.told_of_writers() as pipe:
-                told = asyncio.Event()
-                loop.add_reader(pipe, told.set)
-                try:
-                    while _files.written_elsewhere(self.path):
-                        await told.wait()
-                        told.clear()
-                        _files.drain(pipe)
-                finally:
-                    loop.remove_reader(pipe)
         try:
-            fd = _files.open_nonblocking(self._waiting_path(), self.path)
+            while (fd := _files.open_now(self._waiting_path(), self.path)) is None:
+                with _files.told_of_writers() as pipe:
+                    told = asyncio.Event()
+                    loop.add_reader(pipe, told.set)
+                    try:
+                        while _files.written_elsewhere(self.path):
+                            await told.wait()
+                            told.clear()
+                            _files.drain(pipe)
+                    finally:
+                        loop.remove_reader(pipe)
         except OSError as error:
             raise self._reason(self.store._explain(error, self.path))
         try:
@@ -198,19 +197,20 @@ class Future(Generic[T]):
         """Call call(future) when it has settled: at once if it has, else in the one thread that this module has for
         all callbacks, which must not be held up. What it raises is logged. After fork(2) only the parent calls.
 
-        Takes a descriptor until then: OSError (EMFILE) if there is none."""
-        try:
-            fd = _files.open_nonblocking(self._waiting_path(), self.path)
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise
-            call(self)
-            return
-        if _files.readable(fd, 0):
-            os.close(fd)
-            call(self)
-        else:
-            _watcher.watch(fd, functools.partial(call, self))
+        Never waits. Takes a descriptor until then: OSError (EMFILE) if there is none."""
+        done = functools.partial(call, self)
+        while not _files.after_writing(self.path, lambda: _watcher.soon(lambda: self.add_done_callback(call))):
+            try:
+                fd = _files.open_now(self._waiting_path(), self.path)
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    raise
+                return _watcher.safely(done)
+            if fd is not None and _files.readable(fd, 0):
+                os.close(fd)
+                return _watcher.safely(done)
+            if fd is not None:
+                return _watcher.watch(fd, done)
 
     def proxy(self) -> Proxy[T]:
         """A Proxy of the value: may be handed to functions now, and waits when it is used."""
@@ -290,25 +290,26 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
         stack.callback(lambda: list(map(os.close, waiting)))
         pipe = -1
         while later or waiting:
-            if pipe < 0 and any(_files.written_elsewhere(future.path) for future in later):
-                pipe = stack.enter_context(_files.told_of_writers())
-                poller.register(pipe, select.POLLIN)
             todo, later = later, []
             for future in todo:
-                if pipe >= 0 and _files.written_elsewhere(future.path):
-                    later.append(future)
-                    continue
                 try:
-                    fd = _files.open_nonblocking(future._waiting_path(), future.path)
+                    fd = _files.open_now(future._waiting_path(), future.path)
                 except OSError as error:
                     if error.errno in NO_ROOM:
                         raise
                     yield future
                     continue
+                if fd is None:
+                    later.append(future)
+                    continue
                 waiting[fd] = future
                 poller.register(fd, select.POLLIN)
             if not later and not waiting:
                 break
+            if later and pipe < 0:
+                pipe = stack.enter_context(_files.told_of_writers())
+                poller.register(pipe, select.POLLIN)
+                continue
             left = None if end is None else max(0, end - time.monotonic())
             ready = poller.poll(None if left is None else min(int(left * 1000 + 0.999), _files.LONGEST))
             if not ready:

@@ -81,9 +81,9 @@ class Store:
 
     def _load_path(self, path: str, shown: str, timeout: Optional[float] = None, block: bool = True) -> Any:
         try:
-            if not block and _files.written_elsewhere(shown):
+            fd = _files.open_settled(path, shown, timeout) if block else _files.open_now(path, shown)
+            if fd is None:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), shown)
-            fd = _files.open_settled(path, shown, timeout) if block else _files.open_nonblocking(path, shown)
             try:
                 return self.serializer.load(fd)
             finally:
