@@ -14,6 +14,7 @@ import pickle
 import resource
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -1355,5 +1356,52 @@ def many_processes(store):
         stage.end()
 
 
+# ---- without the mount -----------------------------------------------------------------------------------------------
+
+def without_the_mount(store):
+    """Run by test_after_the_mount_is_gone, which unmounts it, or kills the daemon, and mounts it again."""
+    connector = promisefs.PromiseConnector(store.directory)
+    future, ready, pending = store.future(), store.future(), store.future()
+    ready.set_result(1)
+    key, proxy = store.put([1]), store.proxy([1])
+    owned, lifetime, lease = store.owned_proxy([1]), promisefs.ContextLifetime(store), promisefs.LeaseLifetime(store, 60)
+    borrowed, static = promisefs.borrow(owned, populate_target=False), promisefs.StaticLifetime(store)
+    put, new = connector.put(b"bytes"), connector.new_key()
+    print("ready", flush=True)
+    expected = {"unmounted": errno.ENODEV, "killed": errno.ENOTCONN}[sys.stdin.readline().strip()]
+    for function in (
+            lambda: promisefs.Store(store.directory), lambda: promisefs.PromiseConnector(store.directory),
+            lambda: store.put(1), lambda: store.put(1, "a/b"), lambda: store.get(key), lambda: store.get("missing"),
+            lambda: store.get(key, timeout=1), lambda: store.get(key, block=False), lambda: store.exists(key),
+            lambda: store.evict(key), lambda: store.future(), lambda: store.future("a/b/c"), lambda: store.proxy(1),
+            lambda: store.owned_proxy(1), future.result, lambda: future.result(1), lambda: future.exception(0),
+            future.done, future.state, future.cancelled, future.cancel, lambda: future.set_result(1),
+            lambda: future.set_exception(ValueError()), lambda: asyncio.run(future._wait()), ready.result,
+            lambda: future.add_done_callback(print), lambda: promisefs.wait([future], 0), proxy.__len__,
+            lambda: store.expect("a").set_result(1), lambda: promisefs.borrow(owned), borrowed.__len__,
+            lambda: promisefs.mut_borrow(owned), lambda: promisefs.update(owned), lambda: promisefs.clone(owned),
+            lambda: promisefs.into_key(owned), lambda: promisefs.into_owned(store.proxy_from_key(key)),
+            lambda: promisefs.drop(borrowed), lambda: promisefs.ContextLifetime(store),
+            lambda: lifetime.add_key(key), lifetime.close, lifetime.done, lambda: lease.extend(1),
+            lambda: static.add_key(key), lambda: connector.put(b"x"), lambda: connector.get(put),
+            lambda: connector.exists(put), lambda: connector.evict(put), connector.new_key,
+            lambda: connector.set(new, b"x"), lambda: connector.close(clear=True)):
+        try:
+            got = function()
+        except OSError as error:
+            assert error.errno == expected and error.filename.startswith(store.mountpoint), (function, error)
+        else:
+            raise AssertionError(f"{function} has returned {got}")
+    assert key not in repr(future) and future.path in repr(future)
+    if expected == errno.ENODEV:
+        assert os.listdir(store.mountpoint) == [], "nothing is written where nobody would find it"
+    print("gone", flush=True)
+    assert sys.stdin.readline() == "mounted\n"
+    assert store.get(key) == [1] and store.get(store.put(2)) == 2 and connector.get(put) == b"bytes"
+    pending.set_result(1)
+    assert pending.result(10) == 1
+    lifetime.close()
+
+
 if __name__ == "__main__":
-    main(CHECKS, promisefs.Store)
+    main(CHECKS, promisefs.Store, {"without_the_mount": without_the_mount})

@@ -26,8 +26,8 @@ class Skip(Exception):
     pass
 
 
-def main(checks, make):
-    """Run the check that the command line names; its status says what became of it.
+def main(checks, make, alone=()):
+    """Run the check that the command line names, or one of those that run alone; its status says what became of it.
 
     With --serve: for each line NAME DIRECTORY LOG of the input a child does so, with its output in LOG; its number and
     then its status go to the output. Python is started once then, and each check still has a process of its own.
@@ -37,7 +37,7 @@ def main(checks, make):
     elif sys.argv[1:] == ["--serve"]:
         serve(checks, make)
     else:
-        run(checks[sys.argv[1]], make(sys.argv[2]))
+        run({**checks, **dict(alone)}[sys.argv[1]], make(sys.argv[2]))
 
 
 def run(check, argument):

@@ -83,6 +83,32 @@ def test_nothing_is_left_behind(own, checks):
     assert check_store(own.mount) == [] or os.listdir(own.mount.control / "aborted")
 
 
+@pytest.mark.parametrize("how", ["unmounted", "killed"])
+def test_after_the_mount_is_gone(own, how):
+    os.mkdir(own.root / "work")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen([sys.executable, TESTS / "python_checks.py", "without_the_mount", own.root / "work"], text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1, env=environment) as process:
+        late = threading.Timer(SECONDS, process.kill)
+        late.start()
+        try:
+            assert process.stdout.readline() == "ready\n"
+            if how == "killed":
+                own.mount.process.kill()
+                own.mount.process.wait(SECONDS)
+            else:
+                own.mount.stop()
+            process.stdin.write(f"{how}\n")
+            assert process.stdout.readline() == "gone\n"
+            own.mount.detach()
+            own.mount.start()
+            process.stdin.write("mounted\n")
+            assert process.wait(SECONDS) == 0
+        finally:
+            late.cancel()
+            process.kill()
+
+
 # ---- the package -----------------------------------------------------------------------------------------------------
 
 def test_the_wheel_is_complete(tmp_path):

@@ -162,15 +162,41 @@ def drain(pipe: int) -> None:
         os.read(pipe, BLOCK)
 
 
-def find_mount(directory: str) -> tuple[str, str]:
-    """The mount point that a directory is in, and the path from there to the directory ("" for itself). It is named
-    without symbolic links."""
-    top = directory
-    while not os.path.ismount(top):
-        top = os.path.dirname(top)
-    if not os.path.exists(os.path.join(top, CONTROL, "README")):
-        raise OSError(errno.ENODEV, "not in a mount of promisefs", directory)
-    return top, os.path.relpath(directory, top) if directory != top else ""
+class Mount:
+    """The mount that a directory is in, which is named without symbolic links, and may be missing.
+
+    As a context manager it says what FileNotFoundError means when nothing is mounted there any more: OSError (ENODEV).
+    """
+
+    def __init__(self, directory: str) -> None:
+        top = directory
+        while not os.path.ismount(top):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(top)  # raises what a mount says whose daemon was killed
+            top = os.path.dirname(top)
+        try:
+            os.stat(os.path.join(top, CONTROL, "README"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise OSError(errno.ENODEV, "not in a mount of promisefs", directory) from None
+        self.path = top
+        self.below = os.path.relpath(directory, top) if directory != top else ""
+        self._above = os.stat(os.path.dirname(top)).st_dev
+
+    def check(self) -> None:
+        """OSError (ENODEV) if it is not mounted. What is written then would be found by nobody."""
+        try:
+            device = os.lstat(self.path).st_dev
+        except FileNotFoundError:
+            device = self._above
+        if device == self._above:
+            raise OSError(errno.ENODEV, "no promisefs is mounted here any more", self.path)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, FileNotFoundError):
+            self.check()
 
 
 def attribute(path: str, name: str) -> Optional[str]:
@@ -292,11 +318,12 @@ def abandon(fd: int) -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)
 
 
-def write_whole(path: str, key: str, buffers: Iterable[Any], flags: int = NEW, pid: str = "") -> None:
+def write_whole(mount: Mount, path: str, key: str, buffers: Iterable[Any], flags: int = NEW, pid: str = "") -> None:
     """Write a file, which is that of a key or a view of it; when close(2) has returned it is recorded. If anything goes
     wrong nothing is published. pid binds the object to a process before it can be seen.
     """
     with the_writer(key, path):
+        mount.check()
         fd = os.open(path, flags, 0o666)
         try:
             _writers[key] = threading.get_ident(), target_of(fd)

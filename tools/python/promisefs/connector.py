@@ -37,9 +37,10 @@ class PromiseConnector:
                  timeout: Optional[float] = None) -> None:
         self.directory = os.path.realpath(os.fspath(directory))
         self.clear, self.timeout = clear, timeout
-        self.mountpoint, below = _files.find_mount(self.directory)
+        self._mount = _files.Mount(self.directory)
+        self.mountpoint = self._mount.path
         os.makedirs(self.directory, exist_ok=True)
-        self._futures = os.path.join(self.mountpoint, _files.CONTROL, "future", below)
+        self._futures = os.path.normpath(os.path.join(self.mountpoint, _files.CONTROL, "future", self._mount.below))
 
     def __repr__(self) -> str:
         return f"PromiseConnector(directory={self.directory})"
@@ -53,7 +54,8 @@ class PromiseConnector:
         clear = self.clear if clear is None else clear
         if not clear:
             return False
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._mount:
+            self._mount.check()
             for name in os.listdir(self.directory):
                 if NAME.fullmatch(name):
                     self.evict(PromiseKey(name))
@@ -77,17 +79,18 @@ class PromiseConnector:
     def new_key(self, obj: Optional[Bytes] = None) -> PromiseKey:
         """Declare an object: get() of its key waits until set() was called, by whatever process."""
         key = PromiseKey(os.urandom(16).hex())
-        os.close(os.open(f"{self._futures}/{key.name}", os.O_WRONLY | os.O_CREAT, 0o666))
+        with self._mount:
+            os.close(os.open(f"{self._futures}/{key.name}", os.O_WRONLY | os.O_CREAT, 0o666))
         return key
 
     def set(self, key: PromiseKey, obj: Bytes) -> None:
         """Set the object of a key, or replace it. Readers get all of it or nothing."""
-        _files.write_whole(self._path(key), self._path(key), (obj,))
+        _files.write_whole(self._mount, self._path(key), self._path(key), (obj,))
 
     def put(self, obj: Bytes) -> PromiseKey:
         """Store an object under a new key."""
         key = PromiseKey(os.urandom(16).hex())
-        _files.write_whole(self._path(key), self._path(key), (obj,))
+        _files.write_whole(self._mount, self._path(key), self._path(key), (obj,))
         return key
 
     def put_batch(self, objs: Sequence[Bytes]) -> list[PromiseKey]:
@@ -109,6 +112,7 @@ class PromiseConnector:
             finally:
                 os.close(fd)
         except FileNotFoundError:
+            self._mount.check()
             return None
         except OSError as error:
             reason = _files.explain(error, path)
@@ -126,9 +130,10 @@ class PromiseConnector:
         try:
             return _files.attribute(self._path(key), "state") != "pending"
         except FileNotFoundError:
+            self._mount.check()
             return False
 
     def evict(self, key: PromiseKey) -> None:
         """Remove an object, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._mount:
             os.unlink(self._path(key))

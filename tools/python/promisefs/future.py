@@ -23,7 +23,7 @@ T = TypeVar("T")
 LONGEST_REASON = 1000
 LARGEST_EXCEPTION = 60_000
 SET = ("ready", "failed", "gone")
-NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+CANNOT_WAIT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED)
 
 
 class Source:
@@ -71,7 +71,10 @@ class Future(Generic[T]):
         return _future, (self.store, self.key, self._evict, self._view)
 
     def __repr__(self) -> str:
-        return f"<Future {self.path} {self.state()}>"
+        try:
+            return f"<Future {self.path} {self.state()}>"
+        except OSError as error:
+            return f"<Future {self.path} ({error.strerror})>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Future) and self.path == other.path
@@ -84,7 +87,8 @@ class Future(Generic[T]):
     def state(self) -> str:
         """"pending", "writing", "ready", "failed", or "gone" if the key is not there (yet, or any more)."""
         try:
-            return _files.attribute(self.path, "state") or "gone"
+            with self.store._mount:
+                return _files.attribute(self.path, "state") or "gone"
         except FileNotFoundError:
             return "gone"
 
@@ -136,7 +140,8 @@ class Future(Generic[T]):
         """
         fd = -1
         try:
-            fd = _files.open_settled(self._waiting_path(), self.path, timeout)
+            with self.store._mount:
+                fd = _files.open_settled(self._waiting_path(), self.path, timeout)
             os.pread(fd, 1, 0)
             return None
         except OSError as error:
@@ -166,6 +171,7 @@ class Future(Generic[T]):
 
         loop = asyncio.get_running_loop()
         try:
+            self.store._mount.check()
             while (fd := _files.open_now(self._waiting_path(), self.path)) is None:
                 with _files.told_of_writers() as pipe:
                     told = asyncio.Event()
@@ -201,9 +207,10 @@ class Future(Generic[T]):
         done = functools.partial(call, self)
         while not _files.after_writing(self.path, lambda: _watcher.soon(lambda: self.add_done_callback(call))):
             try:
-                fd = _files.open_now(self._waiting_path(), self.path)
+                with self.store._mount:
+                    fd = _files.open_now(self._waiting_path(), self.path)
             except OSError as error:
-                if error.errno in NO_ROOM:
+                if error.errno in CANNOT_WAIT:
                     raise
                 return _watcher.safely(done)
             if fd is not None and _files.readable(fd, 0):
@@ -226,10 +233,9 @@ class Future(Generic[T]):
         """
         buffers = self.store.serializer.dump(value)
         try:
-            if self._view:
-                _files.write_whole(self.path, self.path, buffers, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            else:
-                _files.write_whole(self.store._path(self.key, "future"), self.path, buffers, os.O_WRONLY | os.O_TRUNC)
+            path = self.path if self._view else self.store._path(self.key, "future")
+            flags = os.O_WRONLY | (os.O_CREAT | os.O_EXCL if self._view else os.O_TRUNC)
+            _files.write_whole(self.store._mount, path, self.path, buffers, flags)
         except FileExistsError:
             raise InvalidStateError(f"{self.path} is set already") from None
         except FileNotFoundError:
@@ -250,7 +256,8 @@ class Future(Generic[T]):
                 blob = pickle.dumps((text, exception))
                 if len(blob) <= LARGEST_EXCEPTION:
                     os.setxattr(self.path, _files.EXCEPTION, blob)
-            _files.set_attribute(self.path, "error", text)
+            with self.store._mount:
+                _files.set_attribute(self.path, "error", text)
         except FileExistsError:
             with contextlib.suppress(OSError):
                 os.removexattr(self.path, _files.EXCEPTION)
@@ -263,7 +270,8 @@ class Future(Generic[T]):
         if self.state() == "failed":
             return False
         try:
-            os.unlink(self.store._path(self.key, "future"))
+            with self.store._mount:
+                os.unlink(self.store._path(self.key, "future"))
         except FileExistsError:
             return False
         except FileNotFoundError:
@@ -293,9 +301,10 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
             todo, later = later, []
             for future in todo:
                 try:
-                    fd = _files.open_now(future._waiting_path(), future.path)
+                    with future.store._mount:
+                        fd = _files.open_now(future._waiting_path(), future.path)
                 except OSError as error:
-                    if error.errno in NO_ROOM:
+                    if error.errno in CANNOT_WAIT:
                         raise
                     yield future
                     continue

@@ -37,7 +37,8 @@ class ContextLifetime:
         self.store = store
         self.name = name if name is not None else str(uuid.uuid4())
         self.path = store._control(f"lifetimes/{self.name}")
-        os.mkdir(self.path)
+        with store._mount:
+            os.mkdir(self.path)
 
     def __enter__(self) -> Any:
         return self
@@ -67,7 +68,8 @@ class ContextLifetime:
     def _add(self, store: Store, key: str) -> None:
         folder, path, name = self._folder(store), store._path(key), urllib.parse.quote(store._from_top(key), safe="")
         try:
-            os.link(path, os.path.join(folder, name if len(name) <= LONGEST_NAME else str(uuid.uuid4())))
+            with store._mount:
+                os.link(path, os.path.join(folder, name if len(name) <= LONGEST_NAME else str(uuid.uuid4())))
         except FileExistsError:
             if not os.path.samefile(path, os.path.join(folder, name)):  # it has that name from before a rename
                 os.link(path, os.path.join(folder, str(uuid.uuid4())))
@@ -81,12 +83,17 @@ class ContextLifetime:
 
     def close(self) -> None:
         """End it now, unless it has ended: everything that was added is evicted. What somebody reads he keeps."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self.store._mount:
             os.rmdir(self.path)
 
     def done(self) -> bool:
         """True if it has ended."""
-        return not os.path.isdir(self.path)
+        try:
+            with self.store._mount:
+                os.stat(self.path)
+        except FileNotFoundError:
+            return True
+        return False
 
 
 class LeaseLifetime(ContextLifetime):
@@ -104,7 +111,8 @@ class LeaseLifetime(ContextLifetime):
     def extend(self, expiry: Expiry) -> None:
         """Let it end so much later, or at this moment. RuntimeError if it has ended."""
         try:
-            _files.set_attribute(self.path, "lease", lease_of(expiry, extend=True))
+            with self.store._mount:
+                _files.set_attribute(self.path, "lease", lease_of(expiry, extend=True))
         except FileNotFoundError:
             raise RuntimeError(f"the lifetime {self.name} has ended") from None
 
@@ -135,6 +143,7 @@ class StaticLifetime(ContextLifetime):
         if self.done():
             raise RuntimeError("this lifetime has ended, or is that of another process")
         link = store._control("lifetimes/self")
+        store._mount.check()
         return self._folders.setdefault(link, os.path.join(os.path.dirname(link), os.readlink(link)))
 
     def close(self) -> None:

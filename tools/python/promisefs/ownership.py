@@ -27,8 +27,10 @@ def new_name() -> str:
     return f"python-{os.getpid()}-{os.urandom(8).hex()}"
 
 
-def raise_borrow_error(error: OSError, path: str) -> NoReturn:
+def raise_borrow_error(error: OSError, path: str, store: Optional[Store] = None) -> NoReturn:
     """Raise what an errno means where handles are concerned."""
+    if store is not None and error.errno == errno.ENOENT:
+        store._mount.check()
     kinds = {errno.EBUSY: MutableBorrowError, errno.EPERM: ReferenceNotOwnedError, errno.ENOENT: ReferenceInvalidError}
     if error.errno in kinds:
         raise kinds[error.errno](error.errno, error.strerror, path) from None
@@ -55,7 +57,7 @@ class Handle:
         try:
             return self.store._load_path(self.path, self.path)
         except OSError as error:
-            raise_borrow_error(error, self.path)
+            raise_borrow_error(error, self.path, self.store)
 
     def bind(self) -> None:
         """Have it end with this process. One that is gone is found out when it is used."""
@@ -66,12 +68,13 @@ class Handle:
         """Drop a borrow, evict an owned object. MutableBorrowError if that is borrowed."""
         self.valid = False
         try:
-            os.unlink(self.path)
+            with self.store._mount:
+                os.unlink(self.path)
         except FileNotFoundError:
             pass
         except OSError as error:
             self.valid = True
-            raise_borrow_error(error, self.path)
+            raise_borrow_error(error, self.path, self.store)
 
     def abandon(self) -> None:
         """The same, and what is borrowed goes with its last borrow."""
@@ -152,7 +155,7 @@ def is_owned(value: Any) -> bool:
 def make_owned(store: Store, value: T, *, populate_target: bool) -> Owned[T]:
     handle = Handle(store, "own", new_name())
     buffers = store.serializer.dump(value)
-    _files.write_whole(handle.path, handle.path, buffers, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
+    _files.write_whole(handle.store._mount, handle.path, handle.path, buffers, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
     return Owned(handle, value) if populate_target else Owned(handle)
 
 
@@ -170,7 +173,7 @@ def _borrow(owned: Any, kind: Any, directory: str, wait: bool, *target: Any) -> 
     try:
         os.link(owner.path, owner.store._control(f"await-{directory}/{handle.name}") if wait else handle.path)
     except OSError as error:
-        raise_borrow_error(error, owner.path)
+        raise_borrow_error(error, owner.path, owner.store)
     handle.bind()
     return kind(handle, *target, owner=owned)
 
@@ -205,10 +208,10 @@ def clone(owned: Owned[T]) -> Owned[T]:
     try:
         fd = _files.open_settled(owner.path, owner.path)
     except OSError as error:
-        raise_borrow_error(error, owner.path)
+        raise_borrow_error(error, owner.path, owner.store)
     with open(fd, "rb", buffering=0) as file:
         blocks = iter(lambda: file.read(1 << 20), b"")
-        _files.write_whole(copy.path, copy.path, blocks, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
+        _files.write_whole(copy.store._mount, copy.path, copy.path, blocks, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
     return Owned(copy)
 
 
@@ -221,7 +224,8 @@ def into_owned(proxy: Proxy[T], *, populate_target: bool = True) -> Owned[T]:
         raise ValueError("only the Proxy of a key can be made an owner")
     source = source_of(proxy)
     handle = Handle(source.store, "own", new_name())
-    os.rename(source.store._path(source.key), handle.path)
+    with source.store._mount:
+        os.rename(source.store._path(source.key), handle.path)
     handle.bind()
     return Owned(handle, extract(proxy)) if populate_target and is_resolved(proxy) else Owned(handle)
 
@@ -236,7 +240,7 @@ def into_key(owned: Owned[T], key: Optional[str] = None) -> str:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         os.rename(owner.path, path)
     except OSError as error:
-        raise_borrow_error(error, owner.path)
+        raise_borrow_error(error, owner.path, owner.store)
     invalidate(owned)
     return key
 
@@ -254,9 +258,9 @@ def update(reference: Any) -> None:
         return
     buffers = handle.store.serializer.dump(extract(reference))
     try:
-        _files.write_whole(handle.path, handle.path, buffers, os.O_WRONLY | os.O_TRUNC)
+        _files.write_whole(handle.store._mount, handle.path, handle.path, buffers, os.O_WRONLY | os.O_TRUNC)
     except OSError as error:
-        raise_borrow_error(error, handle.path)
+        raise_borrow_error(error, handle.path, handle.store)
 
 
 def drop(*references: Any) -> None:

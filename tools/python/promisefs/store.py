@@ -30,7 +30,8 @@ class Store:
     def __init__(self, directory: Union[str, os.PathLike[str]], *,
                  serializer: Union[str, serializers.Serializer] = "auto") -> None:
         self.directory = os.path.realpath(os.fspath(directory))
-        self.mountpoint, self._below = _files.find_mount(self.directory)
+        self._mount = _files.Mount(self.directory)
+        self.mountpoint, self._below = self._mount.path, self._mount.below
         os.makedirs(self.directory, exist_ok=True)
         self._serializer = serializer
         self.serializer = serializers.get(serializer)
@@ -89,6 +90,8 @@ class Store:
             finally:
                 os.close(fd)
         except OSError as error:
+            if error.errno == errno.ENOENT:
+                self._mount.check()
             reason = self._explain(error, shown)
             if reason is error:
                 raise
@@ -119,10 +122,10 @@ class Store:
         until = None if lease is None else lease_of(lease)
         buffers = self.serializer.dump(value)
         try:
-            _files.write_whole(path, path, buffers)
+            _files.write_whole(self._mount, path, path, buffers)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            _files.write_whole(path, path, self.serializer.dump(value))
+            _files.write_whole(self._mount, path, path, self.serializer.dump(value))
         try:
             if until is not None:
                 _files.set_attribute(path, "lease", until)
@@ -159,7 +162,8 @@ class Store:
         """True if get() would give a value or is about to: it is set, or being written. False while it is only
         declared. Never waits."""
         try:
-            return _files.attribute(self._path(key), "state") in ("ready", "writing")
+            with self._mount:
+                return _files.attribute(self._path(key), "state") in ("ready", "writing")
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -169,7 +173,7 @@ class Store:
         MutableBorrowError if it is borrowed.
         """
         try:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._mount:
                 os.unlink(self._path(key))
         except OSError as error:
             ownership.raise_borrow_error(error, self._path(key))
@@ -212,7 +216,8 @@ class Store:
     # -- futures --
 
     def _declare(self, key: str) -> None:
-        os.close(os.open(self._path(key, "future"), os.O_WRONLY | os.O_CREAT, 0o666))
+        with self._mount:
+            os.close(os.open(self._path(key, "future"), os.O_WRONLY | os.O_CREAT, 0o666))
 
     def future(self, key: Optional[str] = None, *, deadline: Optional[float] = None, evict: bool = False,
                lifetime: Optional[ContextLifetime] = None) -> Future[Any]:
