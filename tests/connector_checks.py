@@ -78,35 +78,51 @@ class FileKey(NamedTuple):
 
 
 class FileConnector:
-    """Objects as files of a directory, which is removed when the connector is closed."""
+    """Objects as files of a directory, which is removed when the connector is closed.
 
-    def __init__(self, store_dir):
-        self.store_dir = os.path.abspath(store_dir)
+    It does what ProxyStore's does, system call by system call: with markers, as later versions, a second, empty file says
+    that the first one has been written.
+    """
+
+    def __init__(self, store_dir, clear=True, markers=True):
+        self.store_dir, self.clear, self.markers = os.path.abspath(store_dir), clear, markers
         if not os.path.exists(self.store_dir):
             os.makedirs(self.store_dir, exist_ok=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
 
     def _path(self, key):
         return os.path.join(self.store_dir, key.filename)
 
-    def close(self):
-        shutil.rmtree(self.store_dir)
+    def _sign(self, key):
+        """What there is when the object is."""
+        return self._path(key) + (".ready" if self.markers else "")
+
+    def close(self, clear=None):
+        if (self.clear if clear is None else clear) and os.path.isdir(self.store_dir):
+            shutil.rmtree(self.store_dir)
 
     def config(self):
-        return {"store_dir": self.store_dir}
+        return {"store_dir": self.store_dir, "clear": self.clear, "markers": self.markers}
 
     @classmethod
     def from_config(cls, config):
         return cls(**config)
 
     def evict(self, key):
-        if os.path.exists(self._path(key)):
-            os.remove(self._path(key))
+        for path in dict.fromkeys((self._path(key), self._sign(key))):
+            if os.path.exists(path):
+                os.remove(path)
 
     def exists(self, key):
-        return os.path.exists(self._path(key))
+        return os.path.exists(self._sign(key))
 
     def get(self, key):
-        if not os.path.exists(self._path(key)):
+        if not os.path.exists(self._sign(key)):
             return None
         with open(self._path(key), "rb") as file:
             return file.read()
@@ -120,6 +136,8 @@ class FileConnector:
     def set(self, key, obj):
         with open(self._path(key), "wb", buffering=0) as file:
             file.write(obj)
+        if self.markers:
+            open(self._sign(key), "wb").close()
 
     def put(self, obj):
         key = self.new_key()
@@ -131,7 +149,8 @@ class FileConnector:
 
 
 def both(directory):
-    return PromiseConnector(os.path.join(directory, "promise")), FileConnector(os.path.join(directory, "file"))
+    return (PromiseConnector(os.path.join(directory, "promise")), FileConnector(os.path.join(directory, "file"), markers=False),
+            FileConnector(os.path.join(directory, "marked"), markers=True))
 
 
 # ---- the protocol ----------------------------------------------------------------------------------------------------
@@ -166,9 +185,11 @@ def objects(directory):
 def config(directory):
     connector = PromiseConnector(os.path.join(directory, "new"), clear=True, timeout=5)
     assert connector.config() == {"directory": os.path.join(directory, "new"), "clear": True, "timeout": 5}
-    again = PromiseConnector.from_config(pickle.loads(pickle.dumps(connector.config())))
     key = connector.put(b"data")
-    assert again.config() == connector.config() and again.get(key) == b"data"
+    for again in (PromiseConnector.from_config(pickle.loads(pickle.dumps(connector.config()))),
+                  pickle.loads(pickle.dumps(connector))):
+        assert again.config() == connector.config() and again.get(key) == b"data"
+    assert None not in PromiseConnector(directory).config().values(), "TOML has no None"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         PromiseConnector.from_config({**connector.config(), "later": 1})
@@ -190,9 +211,14 @@ def close(directory):
     assert connector.close(clear=True) is True and os.listdir(connector.directory) == ["mine"]
     os.unlink(os.path.join(connector.directory, "mine"))
     assert connector.close(clear=True) and not os.path.exists(connector.directory) and connector.close(clear=True)
-    connector = PromiseConnector(os.path.join(directory, "other"), clear=True)
-    connector.put(b"data")
-    assert connector.close() is True and not os.path.exists(connector.directory)
+    for kind in (PromiseConnector, FileConnector):
+        path = os.path.join(directory, kind.__name__)
+        with kind(path, clear=False) as connector:
+            key = connector.put(b"data")
+        assert connector.get(key) == b"data"
+        with kind(path, clear=True) as connector:
+            assert connector.get(key) == b"data"
+        assert not os.path.exists(path)
 
 
 # ---- futures ---------------------------------------------------------------------------------------------------------
@@ -279,7 +305,7 @@ def futures_that_fail(directory):
 @check
 def files_of_a_directory(directory):
     """Readers that look while a file is written get it whole, which FileConnector by itself does not give."""
-    connector = FileConnector(os.path.join(directory, "store"))
+    connector = FileConnector(os.path.join(directory, "store"), markers=False)
     key = connector.new_key()
     code = "\n".join(["print('looks', flush=True)", "while not os.path.exists(given[0]): time.sleep(0.001)",
                       "print(len(pickle.loads(open(given[0], 'rb').read())))"])
@@ -296,23 +322,36 @@ def files_of_a_directory(directory):
     assert all(map(connector.exists, keys)) and connector.get_batch(keys) == [b"x"] * 100
     connector.evict(keys[0])
     connector.close()
+    connector.close()
     assert os.listdir(directory) == []
 
 
 @check
 def files_of_a_directory_and_many_processes(directory):
-    connector = FileConnector(os.path.join(directory, "store"))
-    store = promisefs.Store(directory)
-    keys = [connector.new_key() for _ in range(20)]
-    code = "\n".join(["for name in given[0]:", "    path = store.path('store/' + name)",
-                      "    while not os.path.exists(path): time.sleep(0.001)",
-                      "    assert len(path.read_bytes()) == 100_000, path", "    assert path.exists()"])
-    readers = [Child(code, store, [key.filename for key in keys]) for _ in range(3)]
-    for key in keys:
-        connector.set(key, b"d" * 100_000)
-    for reader in readers:
-        reader.end()
-    connector.close()
+    """Futures that are polled: the factories of three processes, and a directory that is cleared."""
+    for markers in (False, True):
+        connector = FileConnector(os.path.join(directory, "store"), markers=markers)
+        keys = [connector.new_key() for _ in range(20)]
+        code = "\n".join([f"sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})",
+                          "from connector_checks import FileConnector, FileKey, PollingFactory",
+                          "connector = FileConnector.from_config(given[0])", "print('ready', flush=True)",
+                          "for name in given[1]:",
+                          "    factory = PollingFactory(FileKey(name), connector, interval=0.001, timeout=20)",
+                          "    assert factory() == b'd' * 100_000 and connector.exists(factory.key)"])
+        readers = [Child(code, promisefs.Store(directory), connector.config(), [key.filename for key in keys])
+                   for _ in range(3)]
+        for reader in readers:
+            assert reader.said() == "ready"
+        for key in keys:
+            connector.set(key, pickle.dumps(b"d" * 100_000))
+        for reader in readers:
+            reader.end()
+        connector.evict(keys[0])
+        assert connector.get(keys[0]) is None and len(os.listdir(connector.store_dir)) == 19 * (1 + markers)
+        connector.close(clear=False)
+        assert connector.exists(keys[1])
+        connector.close()
+        assert os.listdir(directory) == []
 
 
 if __name__ == "__main__":

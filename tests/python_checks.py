@@ -126,6 +126,11 @@ def serializers(store):
     assert upper.get(upper.put("text")) == "TEXT"
 
 
+def own_memory():
+    """Bytes of this process that are not pages of files."""
+    return int(open("/proc/self/status").read().partition("RssAnon:")[2].split()[0]) << 10
+
+
 @check
 def numpy_without_a_copy(store):
     numpy = have_numpy()
@@ -152,6 +157,11 @@ def numpy_without_a_copy(store):
     assert numpy.sum(proxy) == plain.sum() and numpy.array_equal(proxy + plain, plain + proxy)
     with raises(TypeError):
         arrays.put(numpy.array([object()]))
+    large = numpy.arange(8 << 20)
+    key, before = arrays.put(large), own_memory()
+    again = arrays.get(key)
+    arrays.put(large)
+    assert again[::512].sum() == large[::512].sum() and own_memory() - before < 8 << 20, "64 MiB were not copied"
 
 
 @check
@@ -492,6 +502,7 @@ def waiting_for_a_thread_that_writes(store):
             assert promisefs.wait([future, ready, pending], 0) == ({ready}, {future, pending})
             assert promisefs.wait([future, ready], return_when="FIRST_COMPLETED") == ({ready}, {future})
             both = pool.submit(lambda: list(promisefs.as_completed([future, pending], 20)))
+            is_waited_for(pending)
             pending.set_result(1)
             eventually(pending.done)
             assert not go_on.is_set() and not writing.done() and not both.done()
@@ -751,18 +762,22 @@ def a_signal_ends_waiting(store):
 
 @check
 def asyncio_waits_for_many(store):
+    """A thousand waits take a thousand descriptors, and no thread."""
     async def body():
-        futures = [store.future() for _ in range(100)]
-        tasks = [asyncio.ensure_future(future._wait()) for future in futures]
+        futures = [store.future() for _ in range(count // 5)]
+        tasks = [asyncio.ensure_future(future._wait()) for future in futures for _ in range(4)]
         gathered = asyncio.gather(*futures)
         await asyncio.sleep(0.05)
-        assert threading.active_count() == 1 and not gathered.done()
+        assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1 and not gathered.done()
+        assert descriptors() >= before + count
         for number, future in enumerate(futures):
             future.set_result(number)
-        assert await gathered == list(range(100)) == await asyncio.gather(*tasks)
-        assert [await future for future in futures] == list(range(100)), "what is set already"
+        assert await gathered == list(range(count // 5))
+        assert sorted(await asyncio.gather(*tasks)) == sorted(4 * await asyncio.gather(*futures)), "what is set already"
 
-    before = descriptors()
+    before, (soft, hard) = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = 1000 if hard == resource.RLIM_INFINITY or hard > 1100 else 200
     asyncio.run(body())
     assert descriptors() == before
 

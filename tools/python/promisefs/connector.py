@@ -42,8 +42,17 @@ class PromiseConnector:
         os.makedirs(self.directory, exist_ok=True)
         self._futures = os.path.normpath(os.path.join(self.mountpoint, _files.CONTROL, "future", self._mount.below))
 
+    def __enter__(self) -> PromiseConnector:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
     def __repr__(self) -> str:
         return f"PromiseConnector(directory={self.directory})"
+
+    def __reduce__(self) -> Any:
+        return type(self).from_config, (self.config(),)
 
     def _path(self, key: PromiseKey) -> str:
         return f"{self.directory}/{key.name}"
@@ -65,8 +74,10 @@ class PromiseConnector:
         return True
 
     def config(self) -> dict[str, Any]:
-        """What from_config() makes the same connector of."""
-        return {name: getattr(self, name) for name in OPTIONS}
+        """What from_config() makes the same connector of. An option that is None is left out: ProxyStore can write this
+        to a TOML file, which has no such value."""
+        options = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in options.items() if value is not None}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PromiseConnector:
