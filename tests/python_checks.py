@@ -3,8 +3,10 @@ import asyncio
 import concurrent.futures
 import copy
 import datetime
+import doctest
 import errno
 import gc
+import importlib
 import importlib.util
 import logging
 import multiprocessing
@@ -1369,6 +1371,26 @@ def many_processes(store):
     assert futures[-1].result(20) == [0, 1, 2]
     for stage in stages:
         stage.end()
+
+
+@check
+def docstrings(store):
+    """What they show is so."""
+    pool = concurrent.futures.ThreadPoolExecutor(4)
+    given = {"promisefs": promisefs, "mountpoint": store.mountpoint, "directory": store.directory, "store": store,
+             "pool": pool, "datetime": datetime, "os": os}
+    tried = 0
+    for name in sorted(os.listdir(os.path.dirname(promisefs.__file__))):
+        if name.endswith(".py"):
+            module = importlib.import_module(f"promisefs.{name[:-3]}") if name != "__init__.py" else promisefs
+            for test in doctest.DocTestFinder(exclude_empty=True).find(module, globs=given):
+                runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+                runner.run(test)
+                assert not runner.failures, test.name
+                tried += runner.tries
+                test.globs.clear()
+    gc.collect()
+    assert tried > 40, tried
 
 
 # ---- without the mount -----------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """promisefs for Python: values, futures, lifetimes and borrows as files of a promisefs mount.
 
-    store = promisefs.Store("/mnt/p")
-    future = store.future()              # a path that any program can open before it is written
-    pool.submit(consume, future.proxy()) # waits, in the kernel, when it uses its argument
-    pool.submit(produce, future)         # calls future.set_result(value)
+    >>> store = promisefs.Store(mountpoint)       # any directory of a mount, say "/mnt/p"
+    >>> future = store.future()                   # a path that any program can open before it is written
+    >>> total = pool.submit(sum, future.proxy())  # waits, in the kernel, when it uses its argument
+    >>> pool.submit(future.set_result, [1, 2, 3]).result()
+    >>> total.result()
+    6
 
 Nothing but the standard library is needed. All rules are kept by the file system, so they hold for other processes and
 programs too; this module only calls open, read, write, link, rename, unlink, and poll.

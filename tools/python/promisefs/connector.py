@@ -31,6 +31,15 @@ class PromiseConnector:
     clear: what close() does with the objects of all connectors of this directory, if it is not told.
     timeout: how many seconds get() waits for a key that is not set before it returns None; as long as it takes by
     default. The timeout of ProxyStore's polling policy does not reach connectors, so set this one where that is used.
+
+        >>> connector = promisefs.PromiseConnector(directory)
+        >>> key = connector.new_key()
+        >>> data = pool.submit(connector.get, key)  # waits in the kernel
+        >>> connector.set(key, b"data")
+        >>> data.result(), connector.get(key)
+        (b'data', b'data')
+
+    Raises OSError as Store does.
     """
 
     def __init__(self, directory: Union[str, os.PathLike[str]], clear: bool = False,

@@ -57,6 +57,14 @@ class Future(Generic[T]):
 
     It is also a path (os.fspath): whatever opens it for reading waits until it is set. Pickling it pickles the path.
     Waiting is done in open(2) or poll(2) and ends with a signal handler that raises, as Ctrl-C does.
+
+        >>> future = store.future()
+        >>> future.result(timeout=0.01)
+        Traceback (most recent call last):
+        TimeoutError: [Errno 110] not set within 0.01 s: '...'
+        >>> future.set_result("value")
+        >>> future.result(), future.done(), future.cancel()
+        ('value', True, False)
     """
 
     def __init__(self, store: Store, key: str, *, evict: bool = False, view: str = "") -> None:
@@ -289,6 +297,12 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
 
     Raises TimeoutError if not all of them have settled timeout seconds after the call. Takes a descriptor for each that
     is not set: OSError (EMFILE) if there are not so many.
+
+        >>> first, second = store.future(), store.future()
+        >>> second.set_result("2"); first.cancel()
+        True
+        >>> [future.cancelled() for future in promisefs.as_completed([first, second])]
+        [True, False]
     """
     end = None if timeout is None else time.monotonic() + timeout
     poller = select.poll()

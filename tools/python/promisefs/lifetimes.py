@@ -31,6 +31,11 @@ class ContextLifetime:
 
     It is not bound to this process: if that is killed before, the lifetime stays until somebody ends it. See
     StaticLifetime and LeaseLifetime. Raises FileExistsError if there is a lifetime of this name.
+
+        >>> with promisefs.ContextLifetime(store) as lifetime:
+        ...     key = store.put("value", lifetime=lifetime)
+        >>> store.exists(key), lifetime.done()
+        (False, True)
     """
 
     def __init__(self, store: Store, *, name: Optional[str] = None) -> None:
@@ -97,7 +102,13 @@ class ContextLifetime:
 
 
 class LeaseLifetime(ContextLifetime):
-    """A lifetime that ends by itself, whatever becomes of this process, at a moment or so many seconds from now."""
+    """A lifetime that ends by itself, whatever becomes of this process, at a moment or so many seconds from now.
+
+        >>> lifetime = promisefs.LeaseLifetime(store, 3600)
+        >>> key = store.put("value", lifetime=lifetime)
+        >>> lifetime.extend(3600)                       # two hours in all
+        >>> lifetime.extend(datetime.datetime.now())    # or, after all, now
+    """
 
     def __init__(self, store: Store, expiry: Expiry, *, name: Optional[str] = None) -> None:
         lease = lease_of(expiry)
@@ -121,6 +132,8 @@ class StaticLifetime(ContextLifetime):
     """The lifetime of this process: ends when it does, by whatever cause, SIGKILL included.
 
     There is one for each process and mount. An object of this class is of use in the process that has made it.
+
+        >>> key = store.put("value", lifetime=promisefs.StaticLifetime())
     """
 
     def __init__(self, store: Optional[Store] = None) -> None:

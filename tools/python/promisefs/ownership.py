@@ -3,6 +3,21 @@
 Owned, Ref and RefMut are proxies that have a handle: a file in `.promisefs/own`, `ref` or `mut`. The handle is bound to
 the process that has it, so nothing is left behind when that is killed. Pickling one moves it: it is invalid here, and
 bound to the process that unpickles it. os.fspath() gives the handle's path, for other programs.
+
+    >>> owned = store.owned_proxy([1, 2])
+    >>> first, second = promisefs.borrow(owned), promisefs.borrow(owned)
+    >>> promisefs.mut_borrow(owned)
+    Traceback (most recent call last):
+    promisefs.errors.MutableBorrowError: [Errno 16] Device or resource busy: '...'
+    >>> promisefs.drop(first, second)
+    >>> mutable = promisefs.mut_borrow(owned)
+    >>> mutable.append(3)
+    >>> promisefs.update(mutable)
+    >>> promisefs.drop(mutable)
+    >>> owned
+    <Owned of ...>
+    >>> list(owned)
+    [1, 2, 3]
 """
 from __future__ import annotations
 
@@ -277,7 +292,12 @@ def submit(submit_func: Callable[..., Any], *, args: Sequence[Any] = (), kwargs:
     """submit_func(*args, **kwargs), and drop the borrows among the arguments when the future that it returns is done.
 
     submit_func is the submit() of an executor, or like it: its future has add_done_callback(). Borrows inside other
-    objects are named in register_custom_refs. A worker that is killed gives its borrows back even before that.
+    objects are named in register_custom_refs. A worker that is killed gives its borrows back even before that. Waits for
+    nothing. ReferenceInvalidError if one of them was dropped or has moved.
+
+        >>> owned = store.owned_proxy([1, 2, 3])
+        >>> promisefs.submit(pool.submit, args=(sum, promisefs.borrow(owned))).result()
+        6
     """
     kwargs = kwargs or {}
     wanted = (*register_custom_refs, *args, *kwargs.values())

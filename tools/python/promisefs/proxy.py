@@ -30,6 +30,14 @@ class Proxy(Generic[T]):
     pickling (a path travels, not the value), os.fspath() (the path, for other programs), and the functions
     is_resolved() and extract() of this module. Functions in C that demand a real str, bytes, list or dict need
     extract(proxy). Using it raises what reading does: BrokenPromise, FileNotFoundError if the key is gone, and so on.
+
+        >>> proxy = store.proxy([3, 1, 2])
+        >>> proxy
+        <Proxy of ...>
+        >>> sorted(proxy), isinstance(proxy, list), type(proxy) is promisefs.Proxy
+        ([1, 2, 3], True, True)
+        >>> proxy
+        [3, 1, 2]
     """
 
     __slots__ = ("_promise_source", "_promise_target", "_promise_lock", "__weakref__")

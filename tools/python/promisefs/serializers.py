@@ -20,6 +20,11 @@ class Serializer:
     """dump(value) gives the buffers to write, one after the other; load(fd) the value of an open file.
 
     Both must be importable functions where a Store, a Future or a Proxy that uses them is pickled.
+
+        >>> text = promisefs.Serializer(lambda value: [value.encode()], lambda fd: os.read(fd, 1000).decode())
+        >>> texts = promisefs.Store(store, serializer=text)
+        >>> texts.get(texts.put("as it is"))
+        'as it is'
     """
 
     dump: Callable[[Any], Iterable[Any]]

@@ -24,7 +24,17 @@ class Store:
     The directory is made if it is missing. serializer: "auto" (the default), "pickle", "bytes", "view", "numpy" or a
     Serializer; see promisefs.serializers. It holds nothing open, may be used by any thread, and pickles as its path.
 
-    Raises OSError (ENODEV) if the directory is not in a mount of promisefs.
+        >>> key = store.put({"a": 1})
+        >>> store.get(key), store.get("missing", "default"), store.exists(key)
+        ({'a': 1}, 'default', True)
+        >>> store.put(b"bytes are the file itself", "dir/name")
+        'dir/name'
+        >>> store.path("dir/name").read_bytes()
+        b'bytes are the file itself'
+
+    Raises OSError: ENODEV if the directory is not in a mount of promisefs, ENOTCONN if its daemon was killed. So does
+    everything that has to do with a Store when the mount has gone meanwhile. Nothing but get(), and what uses a Proxy,
+    waits for others.
     """
 
     def __init__(self, directory: Union[str, os.PathLike[str]], *,
