@@ -7,9 +7,11 @@
  * Once an inode has a backing file the kernel refuses opens without it (EIO), in the order in which the openers come to
  * run, not in that of our answers. So an open that was answered without one is a stray until its first request
  * arrives, and as long as a node has strays no backing file is made for it: who opens it meanwhile goes through us, too.
+ * A stray of which nothing is heard for a second has had time enough.
  *
  * libfuse knows passthrough from 3.17 on. Before that the answers to INIT, OPEN and CREATE are completed on their way
  * to the kernel. */
+#include "core/timer.h"
 #include "fs/fs.h"
 
 #include <errno.h>
@@ -24,10 +26,13 @@ struct backing {
 	fuse_ino_t ino;
 	int id; /* 0: none */
 	unsigned users, strays;
+	int64_t strayed; /* when the last of them was answered; boot time */
 	UT_hash_handle hh;
 };
 
 #define BACKING_CLOSE _IOW(229, 2, uint32_t) /* FUSE_DEV_IOC_BACKING_CLOSE of newer headers */
+
+#define ARRIVAL_NS 1000000000LL
 
 static bool wants_passthrough(const struct fs *fs)
 {
@@ -246,6 +251,19 @@ static void backing_drop_unused(struct fs *fs, struct backing *b)
 	}
 }
 
+static void backing_make(struct fs *fs, fuse_req_t req, struct backing *b, int fd)
+{
+	int id;
+
+	if (b->strays > 0 && timers_now() - b->strayed < ARRIVAL_NS)
+		return;
+	id = backing_open(req, fs, fd);
+	if (id < 0)
+		refused(fs, -id);
+	else
+		b->id = id;
+}
+
 /* The backing file of f's node, made of fd when it has none; fd -1: only if it has one. 0 none, else its id. */
 static int backing_get(struct file *f, fuse_req_t req, int fd)
 {
@@ -255,19 +273,16 @@ static int backing_get(struct file *f, fuse_req_t req, int fd)
 
 	pthread_mutex_lock(&fs->backing_lock);
 	b = backing_of(fs, f->ino, true);
-	if (b != NULL && b->id == 0 && b->strays == 0 && fd >= 0) {
-		id = backing_open(req, fs, fd);
-		if (id < 0)
-			refused(fs, -id);
-		else
-			b->id = id;
-	}
-	if (b != NULL) {
+	if (b != NULL && b->id == 0 && fd >= 0)
+		backing_make(fs, req, b, fd);
+	if (b != NULL && b->id > 0) {
 		id = b->id;
-		b->users += id > 0;
-		b->strays += id == 0;
-		f->backed = id > 0;
-		atomic_store(&f->strays, id == 0);
+		b->users++;
+		f->backed = true;
+	} else if (b != NULL) {
+		b->strays++;
+		b->strayed = timers_now();
+		atomic_store(&f->strays, true);
 	}
 	pthread_mutex_unlock(&fs->backing_lock);
 	return id;
