@@ -227,6 +227,58 @@ static int wait_for(struct opening *o, struct wait_limit *limit)
 	return r;
 }
 
+/* A mapping that has outlived its descriptor holds RELEASE up, too, where the bytes come through us. */
+static bool may_be_mapped(const struct version *d)
+{
+	const struct handle *h;
+
+	DL_FOREACH(d->writer_list, h)
+		if (h->flushed && (h->flags & O_ACCMODE) == O_RDWR)
+			return true;
+	return false;
+}
+
+/* Such a process is a writer of the draft. Of an object that has had other versions, what is mapped may be one of these,
+ * unless it is mapped for writing. store->lock held. */
+static bool maps_draft(const struct opening *o, const struct version *d)
+{
+	const struct waiter *w = o->waiter;
+
+	if (w == NULL || d == NULL || w->maps_vid != d->vid)
+		return false;
+	return w->maps == MAPS_WRITING || (w->maps == MAPS_READING && !d->replaces);
+}
+
+/* Not before the close has had the time that it takes. store->lock held. */
+static bool ask_mapped(struct opening *o, const struct version *d)
+{
+	if (!o->waiter->impatient || d == NULL || o->waiter->maps_vid == d->vid || !may_be_mapped(d))
+		return false;
+	o->waiter->maps_vid = d->vid;
+	o->waiter->maps = MAPS_UNKNOWN;
+	o->waiter->object_id = d->object->id;
+	return true;
+}
+
+static int wait_for_writers(struct opening *o)
+{
+	struct store *st = o->st;
+	struct wait_limit *limit = &st->wait_limit;
+	struct version *d;
+	bool ask = false;
+
+	if (o->waiter == NULL)
+		return STORE_MUST_WAIT;
+	pthread_mutex_lock(&st->lock);
+	d = o->s.obj != NULL ? o->s.obj->draft : NULL;
+	if (d != NULL && o->waiter->maps_vid != d->vid && may_be_mapped(d)) {
+		ask = ask_mapped(o, d);
+		limit = &st->closing_limit;
+	}
+	pthread_mutex_unlock(&st->lock);
+	return ask ? STORE_LOOK : wait_for(o, limit);
+}
+
 /* RELEASE follows FLUSH at once, unless some other process has inherited the descriptor. On a busy machine "at once" may
  * take long, and who gives up too early misses what was closed before he came: so before that it is looked up. */
 static int wait_for_close(struct opening *o)
@@ -240,6 +292,10 @@ static int wait_for_close(struct opening *o)
 		return wait_for(o, &st->closing_limit);
 	pthread_mutex_lock(&st->lock);
 	d = o->s.obj->draft;
+	if (ask_mapped(o, d)) {
+		pthread_mutex_unlock(&st->lock);
+		return STORE_LOOK;
+	}
 	if (o->held != HOLDS_NO)
 		d->held_up = o->held == HOLDS_YES || now - d->sealed_at > CLOSING_MAX_NS;
 	if (o->held == HOLDS_UNKNOWN && !d->held_up && now - d->looked_up > CLOSING_NS) {
@@ -327,7 +383,7 @@ static int act(struct opening *o, enum open_verdict verdict)
 	case OPEN_FAILED:
 		return future_error(o->st, &o->s.o);
 	case OPEN_WAIT:
-		return wait_for(o, &o->st->wait_limit);
+		return wait_for_writers(o);
 	case OPEN_WAIT_CLOSE:
 		return wait_for_close(o);
 	case OPEN_LOOK_UP:
@@ -344,6 +400,7 @@ static int act(struct opening *o, enum open_verdict verdict)
 static struct open_question question(struct opening *o)
 {
 	struct version *d = o->s.obj != NULL ? o->s.obj->draft : NULL;
+	const bool mapped = maps_draft(o, d);
 	struct open_question q = {
 		.state = o->s.o.state,
 		.gone = o->s.gone,
@@ -352,9 +409,9 @@ static struct open_question question(struct opening *o)
 		.write = o->write,
 		.drafting = d != NULL && d->writer_list != NULL,
 		.sealed = d != NULL && d->sealed,
-		.patient = (d == NULL || !d->held_up) && (o->waiter != NULL || (o->flags & O_NONBLOCK) == 0 || o->write),
+		.patient = !mapped && (d == NULL || !d->held_up) && (o->waiter != NULL || (o->flags & O_NONBLOCK) == 0 || o->write),
 		.is_draft = d != NULL && d->vid == o->node,
-		.holds = o->holds,
+		.holds = mapped ? HOLDS_YES : o->holds,
 	};
 
 	q.standing = o->s.o.vid == o->node ? NODE_CURRENT : q.is_draft ? NODE_DRAFT : NODE_OUTDATED;

@@ -15,6 +15,9 @@
  *  gone     aborted   look up                                    look up
  *  gone     other     this                                       look up
  *
+ * "Its own writers": processes that have a descriptor of the draft for writing, or have closed that and have only a mapping
+ * of it left, which keeps the draft unfinished until munmap(2) (waiter.maps; without kernel passthrough only).
+ *
  * "Wait for the close": FLUSH has answered close(2), RELEASE is on its way. Whoever comes now must see what was
  * closed. It is not waited for long, since a descriptor inherited by another process can hold RELEASE up. */
 

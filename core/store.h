@@ -48,6 +48,14 @@ struct process {
 	enum fate fate;
 };
 
+/* What a process still has mapped of an object that it has no descriptor of. */
+enum maps {
+	MAPS_UNKNOWN,
+	MAPS_NOT,
+	MAPS_READING, /* or its own copy of it */
+	MAPS_WRITING, /* what it stores goes to the object */
+};
+
 /* A thread that opened an object for writing. */
 struct holding {
 	int32_t tid;
@@ -232,6 +240,8 @@ struct waiter {
 	bool writes;    /* to write it */
 	bool takes;     /* what it waits for goes away by its open */
 	bool heir;      /* it is its turn to take that; see once.c */
+	enum maps maps; /* what its process has mapped of object_id; the caller says so after STORE_LOOK */
+	uint64_t maps_vid; /* the draft about which that was asked */
 	bool limited;     /* the caller says how long it may wait, instead of the option */
 	int64_t patience; /* that: nanoseconds from its first wait on; -1: for ever */
 	int64_t began;    /* when that was; boot time, 0: not yet */
@@ -285,6 +295,7 @@ struct handle {
 #define STORE_WAITING 1  /* the waiter is listed and will be woken */
 #define STORE_MUST_WAIT 2 /* it would have to wait, but no waiter was given */
 #define STORE_PREPARE 3  /* the draft's data has to be copied first: call store_prepare, then ask again */
+#define STORE_LOOK 4     /* set the waiter's `maps`, in a thread that may block, then ask again */
 
 /* Open node. flags as for open(2). waiter NULL: do not wait, return STORE_MUST_WAIT. On 0 *ret is a handle.
  * *prepare_vid: 0 at first; after STORE_PREPARE the draft to prepare, to be passed on as it is when asking again.

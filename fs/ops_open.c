@@ -4,6 +4,7 @@
  * again. Such a request must be answered when the kernel says INTERRUPT, or its process cannot even be killed: see
  * interrupts.c. */
 #include "fs/fs.h"
+#include "fs/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -185,6 +186,15 @@ static void prepare(struct work *w)
 		run(rq);
 }
 
+/* A mapping is looked at under a lock that a process may hold while it waits for us to take what it has written. */
+static void look_at_maps(struct work *w)
+{
+	struct open_request *rq = (struct open_request *)((char *)w - offsetof(struct open_request, work));
+
+	rq->waiter.maps = process_maps(rq->who.tid, rq->fs->dev, rq->waiter.object_id);
+	run(rq);
+}
+
 static int unsettled(struct open_request *rq, struct handle **h)
 {
 	char name[META_NAME_MAX + 1];
@@ -251,6 +261,11 @@ static void run(struct open_request *rq)
 		r = attempt(rq, &h);
 		if (r == STORE_WAITING)
 			return; /* it may be answered by now */
+		if (r == STORE_LOOK) {
+			rq->work.run = look_at_maps;
+			workers_queue(rq->fs->workers, &rq->work);
+			return;
+		}
 		if (r == STORE_PREPARE && !store_prepare_is_quick(rq->fs->store, rq->prepare)) {
 			rq->work.run = prepare;
 			workers_queue(rq->fs->workers, &rq->work);

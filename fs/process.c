@@ -1,4 +1,5 @@
 #include "fs/process.h"
+#include "fs/fs.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -139,7 +140,13 @@ static bool writable(int32_t tid, const char *fd)
 	return flags != NULL && (strtoul(flags, NULL, 8) & O_ACCMODE) != O_RDONLY;
 }
 
-bool process_holds(int32_t tid, dev_t dev, uint64_t ino)
+/* As what shows the object to those who write it: below future/, its number is that of the view, too. */
+static bool shows(uint64_t ino, uint64_t object)
+{
+	return node_id(ino) == object && (node_view(ino) == VIEW_KEYS || node_view(ino) == VIEW_FUTURE);
+}
+
+bool process_holds(int32_t tid, dev_t dev, uint64_t object)
 {
 	char path[48];
 	struct dirent *e;
@@ -156,10 +163,34 @@ bool process_holds(int32_t tid, dev_t dev, uint64_t ino)
 		if (!isdigit((unsigned char)e->d_name[0]) ||
 		    statx(dirfd(dir), e->d_name, AT_STATX_DONT_SYNC, STATX_INO, &sx) < 0)
 			continue;
-		holds = sx.stx_ino == ino && makedev(sx.stx_dev_major, sx.stx_dev_minor) == dev && writable(tid, e->d_name);
+		holds = shows(sx.stx_ino, object) && makedev(sx.stx_dev_major, sx.stx_dev_minor) == dev && writable(tid, e->d_name);
 	}
 	closedir(dir);
 	return holds;
+}
+
+enum maps process_maps(int32_t tid, dev_t dev, uint64_t object)
+{
+	unsigned long long ino;
+	enum maps maps = MAPS_NOT;
+	char path[48], rights[8], *line = NULL;
+	unsigned major, minor;
+	size_t size = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", tid);
+	file = tid == 0 ? NULL : fopen(path, "re");
+	if (file == NULL)
+		return MAPS_NOT;
+	while (maps != MAPS_WRITING && getline(&line, &size, file) > 0) {
+		if (sscanf(line, "%*s %7s %*s %x:%x %llu", rights, &major, &minor, &ino) != 4 ||
+		    makedev(major, minor) != dev || !shows(ino, object))
+			continue;
+		maps = rights[1] == 'w' && rights[3] == 's' ? MAPS_WRITING : MAPS_READING;
+	}
+	fclose(file);
+	free(line);
+	return maps;
 }
 
 static bool is_one_of(int32_t pid, const int32_t *pids, unsigned n)
@@ -178,14 +209,14 @@ static bool holds_any(int32_t pid, dev_t dev, const struct holding *h, unsigned 
 	return false;
 }
 
-bool process_any_holds(dev_t dev, uint64_t ino)
+bool process_any_holds(dev_t dev, uint64_t object)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *e;
 	bool found = false;
 
 	while (!found && proc != NULL && (e = readdir(proc)) != NULL)
-		found = process_holds((int32_t)strtol(e->d_name, NULL, 10), dev, ino);
+		found = process_holds((int32_t)strtol(e->d_name, NULL, 10), dev, object);
 	if (proc != NULL)
 		closedir(proc);
 	return found;

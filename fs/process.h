@@ -19,10 +19,14 @@ int process_identity(int32_t pid, int pidfd, uint64_t *start);
 /* May `who` decide that something ends with it? His own processes, and root all. */
 bool process_may_end(const struct caller *who, int32_t pid);
 
-/* Does the process of tid have inode ino of device dev open for writing? Sends no request to the mount. */
-bool process_holds(int32_t tid, dev_t dev, uint64_t ino);
+/* Does the process of tid have the object, on device dev, open for writing? Sends no request to the mount. */
+bool process_holds(int32_t tid, dev_t dev, uint64_t object);
 /* The same of any process that we may look at. */
-bool process_any_holds(dev_t dev, uint64_t ino);
+bool process_any_holds(dev_t dev, uint64_t object);
+
+/* What does the process of tid have mapped of it? Blocks while another thread of the process changes its mappings, which may
+ * have to wait for an answer of ours: not for a thread that serves requests. */
+enum maps process_maps(int32_t tid, dev_t dev, uint64_t object);
 
 /* Does each of these threads' processes have its object open for writing, and no other process any of them? */
 bool process_only_these_hold(dev_t dev, const struct holding *h, unsigned n);

@@ -35,6 +35,75 @@ def test_what_is_stored_into_a_mapping_after_close_is_not_lost(mnt):
         eventually(lambda: mnt.get(f"key{number}") == b"b" * 4096, what="what was stored is there")
 
 
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "replaced"])
+def test_who_has_a_file_mapped_and_closed_opens_it_again(mnt, exists):
+    """The mapping keeps the file of FUSE open, and with it the draft, where the bytes go through the daemon."""
+    if exists:
+        mnt.put("key", b"a" * 4096)
+        mnt.becomes("key", "ready")
+    worker, path = mnt.worker(), os.fspath(mnt / "key")
+    at = worker.map_and_close(path, 4096, os.O_RDWR | os.O_CREAT)
+    worker.store(at, b"b" * 4096)
+    assert worker.begin("read_path", path).result(10) == b"b" * 4096
+    assert worker.begin("fork_call", "read_path", path).result(10) == b"b" * 4096
+    worker.store(at + 100, b"ccc")
+    fd = worker.begin("open", path, os.O_RDWR).result(10)
+    assert worker.pread(fd, 5, 99) == b"bcccb"
+    worker.close(fd)
+    worker.unmap(at, 4096)
+    eventually(lambda: mnt.get("key")[99:104] == b"bcccb", what="what was stored is there")
+
+
+@pytest.mark.parametrize("prot, shared", [(mmap.PROT_READ, True), (mmap.PROT_READ, False)])
+def test_who_has_his_new_file_mapped_for_reading_opens_it_again(mnt, prot, shared):
+    worker, path = mnt.worker(), os.fspath(mnt / "key")
+    at = worker.map_and_close(path, 4096, os.O_RDWR | os.O_CREAT, prot, shared)
+    assert worker.begin("read_path", path).result(10) == bytes(4096)
+    worker.unmap(at, 4096)
+    mnt.becomes("key", "ready")
+
+
+def test_others_get_what_is_mapped_whole(new_mount):
+    """Where the mapping keeps the draft open, that is when it is unmapped, or its process has ended."""
+    mnt = new_mount("passthrough=off")
+    for end in ("unmap", "exit"):
+        key = f"key-{end}"
+        worker, path = mnt.worker(), os.fspath(mnt / key)
+        at = worker.map_and_close(path, 4096, os.O_RDWR | os.O_CREAT)
+        reader = mnt.waiting_reader(path)
+        worker.store(at, b"b" * 4096)
+        assert worker.begin("read_path", path).result(10) == b"b" * 4096  # the reader was asked about before
+        mnt.assert_waits(reader)
+        worker.unmap(at, 4096) if end == "unmap" else worker.leave()
+        assert reader.result(10) == b"b" * 4096
+
+
+def test_who_has_an_old_version_mapped_is_no_writer_of_the_next(new_mount):
+    mnt = new_mount("passthrough=off")
+    mnt.put("key", b"a" * 4096)
+    mnt.becomes("key", "ready")
+    reader, writer, path = mnt.worker(), mnt.worker(), os.fspath(mnt / "key")
+    old = reader.map_and_close(path, 4096, os.O_RDONLY, mmap.PROT_READ)
+    at = writer.map_and_close(path, 4096)
+    writer.store(at, b"b" * 4096)
+    assert reader.begin("read_path", path).result(10) == b"a" * 4096 == reader.look(old, 4096)
+    writer.unmap(at, 4096)
+    mnt.versions("key", 2)
+    assert reader.read_path(path) == b"b" * 4096 and reader.look(old, 4096) == b"a" * 4096
+
+
+def test_who_writes_a_future_reads_his_own_draft(mnt):
+    """By its key, though he has it open below future/, whose files have numbers of their own."""
+    worker = mnt.worker()
+    fd = worker.open(mnt.future("key"), os.O_RDWR | os.O_CREAT, 0o666)
+    worker.write_all(fd, b"half")
+    assert worker.begin("read_path", os.fspath(mnt / "key")).result(10) == b"half"
+    worker.write_all(fd, b" and half")
+    worker.close(fd)
+    mnt.becomes("key", "ready")
+    assert mnt.get("key") == b"half and half"
+
+
 def test_what_was_open_to_be_mapped_and_was_not_stays(mnt):
     """An open for reading and writing that does neither is no new version."""
     worker = mnt.worker()

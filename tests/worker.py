@@ -89,6 +89,33 @@ def mmap_write(path, data):
         os.close(fd)
 
 
+def map_and_close(path, size, flags=os.O_RDWR, prot=mmap.PROT_READ | mmap.PROT_WRITE, shared=True):
+    """As programs in C do it (Python's mmap keeps a descriptor): map a file and keep nothing but the mapping; its address."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_ssize_t
+    fd = os.open(path, flags, 0o666)
+    if os.fstat(fd).st_size < size:
+        os.ftruncate(fd, size)
+    at = libc.mmap(None, ctypes.c_size_t(size), prot, mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE, fd, ctypes.c_long(0))
+    error = ctypes.get_errno()
+    os.close(fd)
+    if at == -1:
+        raise OSError(error, os.strerror(error), path)
+    return at
+
+
+def store(at, data):
+    ctypes.memmove(at, data, len(data))
+
+
+def look(at, size):
+    return ctypes.string_at(at, size)
+
+
+def unmap(at, size):
+    ctypes.CDLL(None).munmap(ctypes.c_void_p(at), ctypes.c_size_t(size))
+
+
 def c_open(path, flags):
     """open(2) as a C program does it: EINTR is not tried again."""
     libc = ctypes.CDLL(None, use_errno=True)
