@@ -13,7 +13,7 @@ struct blob_ops {
 	int (*create)(struct blobs *b, uint64_t vid);   /* new empty draft; returns a descriptor to read and write */
 	int (*open)(struct blobs *b, uint64_t vid);     /* draft or published; returns a descriptor */
 	int (*publish)(struct blobs *b, uint64_t vid, uint64_t as); /* draft vid to published `as`; 0 when it is already */
-	int (*share)(struct blobs *b, uint64_t vid, uint64_t draft); /* make draft the same file as published vid */
+	int (*share)(struct blobs *b, uint64_t vid, uint64_t draft); /* make draft the same file as published vid; -EBUSY: somebody uses it */
 	int (*unshare)(struct blobs *b, uint64_t vid, int64_t size); /* a file of its own again: its first size bytes */
 	int (*remove)(struct blobs *b, uint64_t vid);   /* draft or published; 0 when there is none */
 	int (*stat)(struct blobs *b, uint64_t vid, struct stat *st);

@@ -2,7 +2,7 @@
  *
  * A draft that starts from the current version needs a file of its own, which costs a copy where the file system
  * cannot clone. But a writer with O_WRONLY|O_APPEND leaves the bytes that are there alone: while nobody reads the
- * current version, its draft is the very same file (another name of it), and grows behind the end that the catalog
+ * current version (or has it mapped, though it is closed: blobs->share finds that out), its draft is the very same file (another name of it), and grows behind the end that the catalog
  * knows. As soon as somebody wants more, be it to read the current version or to write anywhere else, the current
  * version is given a file of its own with the bytes it had (draft_unshare). When the draft is not published, its tail
  * is cut off again.

@@ -109,15 +109,30 @@ static int publish(struct blobs *b, uint64_t vid, uint64_t as)
 	return renameat(dir_of(b)->drafts, from, dir_of(b)->data, to) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+/* A lease to write is refused while anybody else has the file open, as by a mapping that has outlived its descriptor. */
+static bool is_used(int fd)
+{
+	bool used = fcntl(fd, F_SETLEASE, F_WRLCK) < 0 && errno == EAGAIN;
+
+	if (!used)
+		fcntl(fd, F_SETLEASE, F_UNLCK);
+	return used;
+}
+
 static int share(struct blobs *b, uint64_t vid, uint64_t draft)
 {
+	int fd = open_file(b, vid), r = fd < 0 ? fd : 0;
 	char from[24], to[24];
 
 	data_name(vid, from);
 	draft_name(draft, to);
-	if (linkat(dir_of(b)->data, from, dir_of(b)->drafts, to, 0) < 0)
-		return -errno;
-	return 0;
+	if (r == 0 && is_used(fd))
+		r = -EBUSY;
+	if (r == 0 && linkat(dir_of(b)->data, from, dir_of(b)->drafts, to, 0) < 0)
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	return r;
 }
 
 static int copy_by_hand(int from, int to)
@@ -289,7 +304,7 @@ int blob_dir_open(int store_fd, struct blobs **ret)
 
 	if (d == NULL)
 		return -ENOMEM;
-	signal(SIGIO, SIG_IGN); /* sent when somebody opens what is_written has a lease on, for a moment */
+	signal(SIGIO, SIG_IGN); /* sent when somebody opens what we have a lease on, for a moment */
 	d->b.ops = &blob_dir_ops;
 	d->store = store_fd;
 	d->data = open_dir(store_fd, "data");

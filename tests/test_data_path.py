@@ -78,6 +78,21 @@ def test_others_get_what_is_mapped_whole(new_mount):
         assert reader.result(10) == b"b" * 4096
 
 
+def test_what_is_mapped_only_is_not_appended_to(mnt):
+    """Appending shares the file of the version that nobody uses (core/extend.c): a mapping alone uses it, too."""
+    data, reader = pattern(200_000), mnt.worker()
+    mnt.put("key", data)
+    mnt.becomes("key", "ready")
+    at = reader.map_and_close(os.fspath(mnt / "key"), len(data), os.O_RDONLY, mmap.PROT_READ)
+    writer, fd = mnt.writer("key", b"more", os.O_WRONLY | os.O_APPEND)
+    assert reader.look(at + len(data) // 4096 * 4096, 4096).rstrip(b"\0") == data[len(data) // 4096 * 4096:].rstrip(b"\0")
+    writer.ftruncate(fd, 10)
+    assert reader.look(at, len(data)) == data
+    writer.close(fd)
+    mnt.versions("key", 2)
+    assert reader.look(at, len(data)) == data and mnt.get("key") == data[:10]
+
+
 def test_who_has_an_old_version_mapped_is_no_writer_of_the_next(new_mount):
     mnt = new_mount("passthrough=off")
     mnt.put("key", b"a" * 4096)

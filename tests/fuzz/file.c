@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -107,6 +108,12 @@ static void differ(const char *format, ...)
 	vprintf(format, args);
 	printf("\n");
 	exit(1);
+}
+
+/* A mapping whose file was cut off under it. Printing here is safe enough: what is interrupted copies bytes. */
+static void bus_error(int number)
+{
+	differ("a mapping: no such page (%s)", sigabbrev_np(number));
 }
 
 static const char *name_of(int error)
@@ -1076,6 +1083,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGBUS, bus_error);
 	do {
 		one_run(seed + runs++, count);
 	} while (now() < end);
