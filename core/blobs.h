@@ -22,6 +22,9 @@ struct blob_ops {
 	int (*sync_all)(struct blobs *b);               /* the same of everything */
 	int (*list_drafts)(struct blobs *b, int (*fn)(void *arg, uint64_t vid), void *arg);
 	bool (*is_written)(struct blobs *b, int fd);    /* can anybody but us write it, as through a mapping that is left? */
+	/* Are its bytes others than those of published vid? Asked of files of the same size and time: false also where that
+	 * means that nobody has written, not even by a mapping; true also when it would take long to find out. */
+	bool (*differs)(struct blobs *b, uint64_t vid, int fd);
 	int64_t (*space)(struct blobs *b);              /* bytes that can still be written */
 };
 

@@ -343,7 +343,7 @@ void draft_revoked(struct store *st, uint64_t vid)
 
 bool draft_is_untouched(const struct version *v, const struct stat *bytes)
 {
-	return v->continues && v->data == DATA_READY && bytes->st_size == v->start_size && ns_of(&bytes->st_mtim) == v->start_mtime;
+	return v->continues && !v->stored && v->data == DATA_READY && bytes->st_size == v->start_size && ns_of(&bytes->st_mtim) == v->start_mtime;
 }
 
 static struct draft_question draft_question(struct store *st, struct version *v, const struct meta_object *o,
@@ -447,6 +447,8 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 
 	if (v->fd >= 0)
 		fstat(v->fd, &bytes);
+	if (v->stored)
+		bytes.st_mtim = timespec_of(store_now(st));
 	q = draft_question(st, v, &o, &bytes, v->closer.fate == FATE_KILLED);
 	p = publication(v, &bytes);
 	*verdict = draft_rule(&q);
@@ -487,24 +489,51 @@ static bool is_mapped(struct store *st, const struct version *v)
 	       draft_is_untouched(v, &bytes) && st->blobs->ops->is_written(st->blobs, v->fd);
 }
 
+/* What was stored by a mapping that is gone. Returns how often it had been opened for writing by then. */
+static unsigned find_stores(struct store *st, struct version *v)
+{
+	struct stat bytes;
+	bool closed, told;
+	unsigned opens;
+
+	pthread_mutex_lock(&st->lock);
+	opens = v->writer_opens;
+	told = v->stored;
+	closed = v->role == ROLE_DRAFT && v->writers == 0 && v->mappable && v->fd >= 0 && v->base != 0 && !v->extends;
+	pthread_mutex_unlock(&st->lock);
+	if (told || !closed || (v->closer.fate == FATE_KILLED && !v->fsynced) || fstat(v->fd, &bytes) < 0 ||
+	    !draft_is_untouched(v, &bytes) || !st->blobs->ops->differs(st->blobs, v->base, v->fd))
+		return opens;
+	pthread_mutex_lock(&st->lock);
+	v->stored = true;
+	pthread_mutex_unlock(&st->lock);
+	return opens;
+}
+
 /* The kernel may let go of a closed file a moment after it has said so. */
 static bool begin_settling(struct op *op, struct store *st, struct version *v, const struct caller *who)
 {
-	bool settles;
+	bool settles, again;
+	unsigned opens;
 
 	for (unsigned looks = 1;; looks++) {
+		opens = find_stores(st, v);
 		op_begin(op, st, who);
 		pthread_mutex_lock(&st->lock);
 		settles = v->role == ROLE_DRAFT && v->writers == 0;
+		again = v->writer_opens != opens;
 		pthread_mutex_unlock(&st->lock);
-		if (!settles || !is_mapped(st, v))
+		if (!settles || (!again && !is_mapped(st, v)))
 			return settles;
-		if (looks == MAPPED_LOOKS)
+		if (!again && looks >= MAPPED_LOOKS)
 			break;
 		op_end(op, 0, META_READ, NULL);
-		usleep(MAPPED_PAUSE_US);
+		if (!again)
+			usleep(MAPPED_PAUSE_US);
 	}
-	futimens(v->fd, NULL); /* it counts as written */
+	pthread_mutex_lock(&st->lock);
+	v->stored = true;
+	pthread_mutex_unlock(&st->lock);
 	return settles;
 }
 

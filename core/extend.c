@@ -2,10 +2,10 @@
  *
  * A draft that starts from the current version needs a file of its own, which costs a copy where the file system
  * cannot clone. But a writer with O_WRONLY|O_APPEND leaves the bytes that are there alone: while nobody reads the
- * current version (or has it mapped, though it is closed: blobs->share finds that out), its draft is the very same file (another name of it), and grows behind the end that the catalog
- * knows. As soon as somebody wants more, be it to read the current version or to write anywhere else, the current
- * version is given a file of its own with the bytes it had (draft_unshare). When the draft is not published, its tail
- * is cut off again.
+ * current version, or has it mapped though it is closed, which `share` finds out, its draft is the very same file
+ * (another name of it), and grows behind the end that the catalog knows. As soon as somebody wants more, be it to read
+ * the current version or to write anywhere else, the current version is given a file of its own with the bytes it had
+ * (draft_unshare). When the draft is not published, its tail is cut off again.
  *
  * A writer who takes O_APPEND off its descriptor with fcntl(2) and then overwrites and is killed has changed the
  * version that others read; with kernel passthrough this is not seen. */

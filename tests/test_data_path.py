@@ -1,6 +1,7 @@
 """How bytes travel: through the kernel by itself (passthrough) or through the daemon; what programs see is the same."""
 import mmap
 import os
+import time
 
 import pytest
 
@@ -33,6 +34,19 @@ def test_what_is_stored_into_a_mapping_after_close_is_not_lost(mnt):
     for number in range(50):
         mnt.versions(f"key{number}", 2)
         eventually(lambda: mnt.get(f"key{number}") == b"b" * 4096, what="what was stored is there")
+
+
+@pytest.mark.parametrize("size", [4096, 17 * MIB])
+def test_what_is_stored_where_it_was_read_before_is_not_lost(mnt, size):
+    """On tmpfs that leaves no trace in the file's time."""
+    data = pattern(size)
+    mnt.put("key", data)
+    mnt.becomes("key", "ready")
+    worker, path = mnt.worker(), os.fspath(mnt / "key")
+    for number in range(4):
+        assert worker.look_and_store(path, number, b"!") == b"!" * number + data[number:]
+        mnt.versions("key", number + 2)
+    assert mnt.get("key") == b"!!!!" + data[4:] and os.stat(path).st_mtime > time.time() - 60
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "replaced"])

@@ -104,6 +104,16 @@ def map_and_close(path, size, flags=os.O_RDWR, prot=mmap.PROT_READ | mmap.PROT_W
     return at
 
 
+def look_and_store(path, offset, data):
+    """Read a file through a mapping, then write a part of it through the same."""
+    fd = os.open(path, os.O_RDWR)
+    with mmap.mmap(fd, 0) as area:
+        before = area[:]
+        area[offset:offset + len(data)] = data
+    os.close(fd)
+    return before
+
+
 def store(at, data):
     ctypes.memmove(at, data, len(data))
 

@@ -140,6 +140,11 @@ static int list_drafts(struct blobs *b, int (*fn)(void *arg, uint64_t vid), void
 	return walk(of(b), 'd', fn, arg);
 }
 
+static bool differs(struct blobs *b, uint64_t vid, int fd)
+{
+	return false;
+}
+
 static bool is_written(struct blobs *b, int fd)
 {
 	return of(b)->mapped;
@@ -153,6 +158,7 @@ static int64_t space(struct blobs *b)
 static const struct blob_ops ops = {
 	.create = create, .open = open_file, .publish = publish, .share = share, .unshare = unshare,
 	.remove = remove_file, .stat = stat_file, .copy = copy, .sync = sync_file, .sync_all = sync_all,
+	.differs = differs,
 	.list_drafts = list_drafts, .space = space, .is_written = is_written,
 };
 
