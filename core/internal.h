@@ -353,6 +353,7 @@ void leases_resume(struct store *st); /* after operations were taken back */
 int lease_end(struct store *st, uint64_t object, int64_t *at); /* boot time; INT64_MAX: it has no lease */
 /* 1: o's time is over, and now it is evicted; otherwise *until is when its time is over, 0: not by itself. */
 int lease_enforce(struct op *op, struct meta_object *o, int64_t *until);
+int lease_until(struct store *st, const struct meta_object *o, int64_t *until); /* the same without evicting it */
 int leases_start(struct store *st); /* without locks */
 
 void checker_start(struct meta *m); /* checker.c; before the first operation */

@@ -242,6 +242,22 @@ int lease_enforce(struct op *op, struct meta_object *o, int64_t *until)
 	return r < 0 ? r : 1;
 }
 
+int lease_until(struct store *st, const struct meta_object *o, int64_t *until)
+{
+	uint64_t by;
+	int r;
+
+	*until = 0;
+	if (nothing_ends(st))
+		return 0;
+	r = end_of(st, o, until, &by);
+	if (*until == 0)
+		*until = 1; /* it is ending */
+	if (*until == NEVER)
+		*until = 0;
+	return r;
+}
+
 /* Those that are due, in order. */
 struct due {
 	struct store *st;

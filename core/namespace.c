@@ -608,7 +608,7 @@ static int list_entry(struct store *st, const struct meta_object *o, struct entr
 	if (is_borrow(o))
 		return borrow_entry(st, NULL, o, e);
 	fill_entry(st, NULL, o, e);
-	return 0;
+	return lease_until(st, o, &e->until);
 }
 
 typedef int (*list_fn)(struct meta *m, uint64_t parent, uint64_t after, meta_dentry_fn fn, void *arg);

@@ -434,6 +434,24 @@ def test_4_a_member_that_is_being_written(own, what):
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("kind", ["pending", "ready"])
+def test_what_was_listed_is_gone_when_its_lease_is(mnt, kind):
+    """Also when so many end together that some of them have their turn late."""
+    os.mkdir(scope(mnt))
+    for n in range(2000):
+        if kind == "pending":
+            os.close(os.open(mnt.future(f"key{n}"), os.O_WRONLY | os.O_CREAT))
+        else:
+            mnt.put(f"key{n}")
+        os.link(mnt / f"key{n}", f"{scope(mnt)}/key{n}")
+    end = time.time() + 1
+    os.utime(scope(mnt), (end, end))
+    listed = [entry.stat().st_size for entry in os.scandir(mnt.root)]
+    assert time.time() > end - 0.1 or len(listed) == 2000
+    eventually(lambda: time.time() > end, 5)
+    assert [n for n in reversed(range(2000)) if os.path.lexists(mnt / f"key{n}")] == []
+
+
 @pytest.mark.parametrize("how", ["end", "remove the member", "lease of the lifetime", "lease of the future"])
 def test_4_who_waits_for_a_member_is_told(mnt, how):
     mnt.declare("key")
