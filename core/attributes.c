@@ -63,7 +63,20 @@ static void entry_of(struct store *st, struct subject *s, uint64_t node, struct 
 		borrow_show(&s->handle, s->via == VIA_MUT, e);
 		return;
 	}
-	e->stable = !s->gone && (!is_file(&s->o) || (s->o.state == OBJECT_READY && (s->obj == NULL || s->obj->draft == NULL)));
+	e->stable = !s->gone && (!is_file(&s->o) || (s->o.state != OBJECT_WRITING && (s->obj == NULL || s->obj->draft == NULL)));
+}
+
+void store_changed_unseen(struct store *st, uint64_t node)
+{
+	struct subject s;
+	struct op op;
+
+	op_begin(&op, st, NULL);
+	if (subject_get(st, node, &s) == 0) {
+		object_forget(&op, &s.o);
+		subject_put(st, &s);
+	}
+	op_end(&op, 0, META_READ, NULL);
 }
 
 int store_getattr(struct store *st, const struct caller *who, uint64_t node, struct entry *e)

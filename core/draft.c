@@ -238,10 +238,13 @@ static int fail_future(struct op *op, struct meta_object *o, int error, const st
 	return r;
 }
 
-/* The next draft needs a version of its own: this one's number may be known to the kernel with these bytes. */
-static int renew_version(struct op *op, struct meta_object *o)
+/* The next draft needs a version of its own: this one's number may be known to the kernel with these bytes, and to those
+ * who have looked it up while it was pending. */
+int draft_renew_version(struct op *op, struct meta_object *o)
 {
-	return op->st->meta->ops->new_id(op->st->meta, &o->vid);
+	int r = op->st->meta->ops->new_id(op->st->meta, &o->vid);
+
+	return r == 0 ? names_invalidate(op, o->id) : r;
 }
 
 static int keep_bytes(struct op *op, const struct meta_object *o, const struct draft_question *q,
@@ -271,7 +274,7 @@ static int apply(struct op *op, struct meta_object *o, const struct draft_questi
 	o->producer_uid = p->uid;
 	r = m->ops->draft_delete(m, o->id);
 	if (r == 0 && (verdict == DRAFT_FAIL || verdict == DRAFT_PEND)) {
-		r = renew_version(op, o);
+		r = draft_renew_version(op, o);
 		o->state = OBJECT_PENDING;
 		o->error = 0;
 		if (r == 0)

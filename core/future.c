@@ -38,6 +38,8 @@ int future_fail(struct op *op, struct subject *s, int error, const char *reason)
 	if (r == 0)
 		r = path_of(st, o->id, key);
 	if (r == 0)
+		r = object_forget(op, o);
+	if (r == 0)
 		r = event_record(op, error == ETIMEDOUT ? "expire" : "fail", key, o, NULL, reason);
 	if (r == 0)
 		waiters_wake_id(op, o->id, 0);

@@ -63,6 +63,16 @@ uint64_t handle_vid(const struct handle *h)
 	return h->version != NULL ? h->version->vid : 0;
 }
 
+bool handle_begins(const struct handle *h)
+{
+	bool begins;
+
+	pthread_mutex_lock(&h->st->lock);
+	begins = h->writer && h->version != NULL && h->version->role == ROLE_DRAFT && !h->version->replaces;
+	pthread_mutex_unlock(&h->st->lock);
+	return begins;
+}
+
 bool handle_is_final(const struct handle *h)
 {
 	bool final;

@@ -190,6 +190,7 @@ struct op {
 
 enum note {
 	NOTE_NAME,  /* a name means something else now */
+	NOTE_NODE,  /* the attributes of the node `parent` have changed by themselves */
 	NOTE_EVENT,
 	NOTE_TURN,  /* it may be somebody's turn to borrow `parent` */
 	NOTE_REVOKE, /* the draft `parent` is taken from its writer, unless the operation is taken back */
@@ -222,6 +223,7 @@ struct aftermath *op_after(struct op *op);        /* NULL: no memory */
 void op_turn(struct op *op, uint64_t object); /* see NOTE_TURN */
 int op_revoke(struct op *op, uint64_t draft);
 void op_invalidate(struct op *op, uint64_t parent, const char *name);
+void op_forget(struct op *op, uint64_t node); /* see NOTE_NODE */
 
 /* memory.c; all with store->lock held */
 struct object *object_find(struct store *st, uint64_t id);
@@ -398,6 +400,7 @@ struct publication {
 	bool unprivileged; /* by somebody other than root, or perhaps */
 };
 bool draft_is_untouched(const struct version *v, const struct stat *bytes); /* nothing was written to it */
+int draft_renew_version(struct op *op, struct meta_object *o); /* in o only */
 int draft_publish(struct op *op, struct meta_object *o, const struct publication *p);
 int draft_drop_unsettled(struct op *op, const struct meta_object *o); /* o is being deleted */
 void draft_settle_later(struct store *st, uint64_t object, uint64_t vid); /* by what is recorded of it */
@@ -431,6 +434,7 @@ uint64_t intent_node(struct store *st, const struct caller *who, const struct me
 int dir_get(struct store *st, uint64_t id, struct meta_object *dir); /* -ENOENT, -ENOTDIR */
 int object_delete(struct op *op, struct meta_object *o, int waiters_get); /* which has no name any more */
 int names_invalidate(struct op *op, uint64_t object); /* the kernel asks anew what they mean */
+int object_forget(struct op *op, const struct meta_object *o); /* the same, and how it looks */
 int names_remove(struct op *op, const struct meta_object *o, bool taken); /* all; taken: remembered */
 void object_gone(struct op *op, const struct meta_object *o, int waiters_get); /* what is in use lives on without a name */
 int object_evict(struct op *op, struct meta_object *o, int waiters_get); /* its last name is gone */

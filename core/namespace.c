@@ -94,7 +94,7 @@ void fill_entry(struct store *st, const struct caller *who, const struct meta_ob
 	d = obj != NULL ? obj->draft : NULL;
 	if (st->intents != NULL && who != NULL)
 		other = intent_node(st, who, o, &overtaken);
-	e->stable = o->state == OBJECT_READY && d == NULL && o->nlink == 1;
+	e->stable = o->state != OBJECT_WRITING && d == NULL && o->nlink == 1;
 	closed = other == 0 && d != NULL && is_closed(d);
 	fd = closed ? d->fd : -1;
 	if (other != 0)
@@ -253,6 +253,14 @@ int names_invalidate(struct op *op, uint64_t object)
 	return op->st->meta->ops->dentry_names(op->st->meta, object, invalidate_name, op);
 }
 
+int object_forget(struct op *op, const struct meta_object *o)
+{
+	int r = names_invalidate(op, o->id);
+
+	op_forget(op, o->vid); /* after the names: by then nobody is looking them up who would be told what was before */
+	return r < 0 ? r : 0;
+}
+
 int names_remove(struct op *op, const struct meta_object *o, bool taken)
 {
 	struct meta *m = op->st->meta;
@@ -356,6 +364,8 @@ static int unlink_name(struct store *st, const struct caller *who, uint64_t pare
 		r = st->meta->ops->object_touch(st->meta, parent, store_now(st), 0);
 	if (r == 0)
 		r = drop_name(&op, &o, -ECANCELED);
+	if (r == 0 && who->unseen)
+		op_invalidate(&op, parent, name);
 	return op_end(&op, r, META_RECORDED, c);
 }
 
@@ -433,6 +443,8 @@ int store_rmdir(struct store *st, const struct caller *who, uint64_t parent, con
 		r = check_empty(st, o.id);
 	if (r == 0)
 		r = remove_dir(&op, &d, &o);
+	if (r == 0 && who->unseen)
+		op_invalidate(&op, parent, name);
 	return op_end(&op, r, META_RECORDED, c);
 }
 

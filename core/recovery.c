@@ -58,7 +58,6 @@ static int settle_unpublished(struct op *op, struct meta_object *o, const struct
 			      enum draft_verdict verdict)
 {
 	static const char reason[] = "the daemon ended while it was being written";
-	struct meta *m = op->st->meta;
 	struct subject s;
 	int r;
 
@@ -66,11 +65,11 @@ static int settle_unpublished(struct op *op, struct meta_object *o, const struct
 		return 0;
 	if (verdict == DRAFT_REMOVE)
 		return object_evict(op, o, -EOWNERDEAD);
-	r = m->ops->new_id(m, &o->vid);
+	r = draft_renew_version(op, o);
 	o->state = OBJECT_PENDING;
 	o->error = 0;
 	if (r == 0)
-		r = m->ops->object_update(m, o);
+		r = op->st->meta->ops->object_update(op->st->meta, o);
 	s = (struct subject){ .o = *o };
 	return r == 0 && verdict == DRAFT_FAIL ? future_fail(op, &s, EOWNERDEAD, reason) : r;
 }

@@ -95,6 +95,11 @@ void op_turn(struct op *op, uint64_t object)
 	op_note(op, NOTE_TURN, object); /* without memory the next change does it */
 }
 
+void op_forget(struct op *op, uint64_t node)
+{
+	op_note(op, NOTE_NODE, node); /* without memory the kernel shows the old ones a while longer */
+}
+
 int op_revoke(struct op *op, uint64_t draft)
 {
 	return op_note(op, NOTE_REVOKE, draft);
@@ -121,9 +126,12 @@ static void tell_names(struct store *st, struct op_note *notes)
 {
 	struct op_note *n;
 
-	LL_FOREACH(notes, n)
+	LL_FOREACH(notes, n) {
 		if (n->what == NOTE_NAME)
 			st->hooks.invalidate(st->hooks_arg, n->parent, n->name);
+		else if (n->what == NOTE_NODE)
+			st->hooks.forget(st->hooks_arg, n->parent);
+	}
 }
 
 static void tell_the_rest(struct store *st, struct op_note *notes)
@@ -303,13 +311,18 @@ static void no_invalidate(void *arg, uint64_t parent, const char *name)
 {
 }
 
+static void no_forget(void *arg, uint64_t node)
+{
+}
+
 static void no_event(void *arg, const struct meta_event *e)
 {
 }
 
 static const struct store_hooks no_hooks = {
 	.process = no_process, .holds = no_holds, .held = nobody_holds, .only_these_hold = believe_holds,
-	.identify = no_identify, .watch = no_watch, .invalidate = no_invalidate, .event = no_event,
+	.identify = no_identify, .watch = no_watch, .invalidate = no_invalidate, .forget = no_forget,
+	.event = no_event,
 };
 
 int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,

@@ -38,6 +38,7 @@ struct caller {
 	enum via via;           /* by which way he comes to the node that he names */
 	const uint32_t *groups; /* his further groups, where they matter */
 	unsigned group_count;
+	bool unseen; /* what he changes, the front end does not see by itself: it has to be told what a name means now */
 };
 
 enum fate { FATE_ALIVE, FATE_EXITED, FATE_KILLED };
@@ -79,6 +80,8 @@ struct store_hooks {
 	void (*watch)(void *arg, int32_t pid, uint64_t start);
 	/* A name means something else. Called with the catalog held, unlike all others, so it must not wait for anything. */
 	void (*invalidate)(void *arg, uint64_t parent, const char *name);
+	/* The attributes of a node have changed by themselves. As invalidate, and in order with that. */
+	void (*forget)(void *arg, uint64_t node);
 	/* Something happened; e is valid during the call. */
 	void (*event)(void *arg, const struct meta_event *e);
 };
@@ -204,6 +207,8 @@ struct attribute_change {
 	int64_t atime, mtime; /* nanoseconds; INT64_MIN means now */
 };
 
+/* What node belongs to was changed so that the front end did not see it: it is told of its names and attributes. */
+void store_changed_unseen(struct store *st, uint64_t node);
 int store_getattr(struct store *st, const struct caller *who, uint64_t node, struct entry *e);
 int store_setattr(struct store *st, const struct caller *who, uint64_t node, const struct attribute_change *ch, struct entry *e,
 		  struct meta_commit *c);
@@ -331,6 +336,7 @@ bool store_cancel_wait(struct store *st, struct waiter *w);
 /* The descriptor of a handle's data, owned by the store, valid until the handle is released; or as handle_settled says. */
 int handle_fd(struct handle *h);
 uint64_t handle_vid(const struct handle *h);
+bool handle_begins(const struct handle *h); /* it writes what has had no version before */
 bool handle_is_final(const struct handle *h); /* its bytes never change again */
 /* Before its file is changed in any way but by appending to it. May copy. */
 int store_make_private(struct handle *h);

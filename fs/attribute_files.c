@@ -144,6 +144,7 @@ void attribute_file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 struct writing {
 	struct meta_commit c;
 	fuse_req_t req;
+	uint64_t node;
 	size_t size;
 };
 
@@ -151,6 +152,8 @@ static void written(struct meta_commit *c, int r)
 {
 	struct writing *w = (struct writing *)c;
 
+	if (r == 0)
+		fs_forget_attributes(fs_of(w->req), w->node); /* the time of its last change */
 	if (r < 0)
 		fuse_reply_err(w->req, r == -EBADMSG ? EIO : -r);
 	else
@@ -177,7 +180,8 @@ void attribute_file_write(fuse_req_t req, struct file *f, struct fuse_bufvec *in
 		free(w);
 		return;
 	}
-	*w = (struct writing){ .c.done = written, .req = req, .size = (size_t)n };
+	*w = (struct writing){ .c.done = written, .req = req, .node = attribute_file_subject(f->ino),
+				.size = (size_t)n };
 	len = n > 0 && value[n - 1] == '\n' ? (size_t)n - 1 : (size_t)n;
 	n = len > 0 ? store_setxattr(f->fs->store, &who, attribute_file_subject(f->ino), name, value, len, 0, &w->c) :
 		      store_removexattr(f->fs->store, &who, attribute_file_subject(f->ino), name, &w->c);

@@ -282,7 +282,8 @@ void ops_directories(struct fuse_lowlevel_ops *ops);
 
 /* invalidate.c; parent is a node of VIEW_KEYS */
 void fs_invalidate(struct fs *fs, uint64_t parent, const char *name);
-void fs_forget_attributes(struct fs *fs, uint64_t node); /* at once; they were changed by another view of the key */
+void fs_forget_attributes(struct fs *fs, uint64_t node); /* at once: those of a node that the kernel has, if it has it */
+void fs_forget_later(struct fs *fs, uint64_t node); /* after the names that were invalidated before */
 
 /* ops_open.c: truncate(2) of a path: open, cut, close */
 void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size);

@@ -1,4 +1,9 @@
-/* Telling the kernel that a name does not mean what it has cached. */
+/* Telling the kernel that a name does not mean what it has cached, or a node does not look so.
+ *
+ * A name is invalidated under the kernel's lock of its directory, which whoever looks it up has, too: when that is done,
+ * everybody has got his answer, and made a node of it. So what is to be forgotten of a node for good is told after its
+ * names: by then nobody is on his way with an answer from before, to make the node that was not there yet. Where the
+ * kernel has the node, because somebody is opening it, such an answer is recognised, and names need not be dropped. */
 #include "fs/fs.h"
 
 #include <stdlib.h>
@@ -7,7 +12,7 @@
 struct invalidation {
 	struct work work;
 	struct fs *fs;
-	uint64_t parent;
+	uint64_t node; /* the directory, or what to forget the attributes of */
 	char name[];
 };
 
@@ -15,25 +20,43 @@ static void invalidate_now(struct work *w)
 {
 	struct invalidation *i = (struct invalidation *)w;
 
-	fuse_lowlevel_notify_inval_entry(i->fs->se, i->parent, i->name, strlen(i->name));
+	fuse_lowlevel_notify_inval_entry(i->fs->se, i->node, i->name, strlen(i->name));
+	free(i);
+}
+
+static void forget_now(struct work *w)
+{
+	struct invalidation *i = (struct invalidation *)w;
+
+	fs_forget_attributes(i->fs, i->node);
 	free(i);
 }
 
 /* Never from a thread that serves requests: the kernel may hold a lock that a request of ours has to end first. */
-void fs_invalidate(struct fs *fs, uint64_t parent, const char *name)
+static void tell(struct fs *fs, void (*run)(struct work *w), uint64_t node, const char *name)
 {
 	struct invalidation *i;
 
 	if (!atomic_load(&fs->serving))
-		return; /* the kernel knows no name yet */
+		return; /* the kernel knows nothing yet */
 	i = calloc(1, sizeof(*i) + strlen(name) + 1);
 	if (i == NULL)
-		return; /* the name is cached a while longer; opening it finds out */
-	i->work.run = invalidate_now;
+		return; /* it is cached a while longer; opening it finds out */
+	i->work.run = run;
 	i->fs = fs;
-	i->parent = parent;
+	i->node = node;
 	strcpy(i->name, name);
 	workers_queue(fs->invalidator, &i->work);
+}
+
+void fs_invalidate(struct fs *fs, uint64_t parent, const char *name)
+{
+	tell(fs, invalidate_now, parent, name);
+}
+
+void fs_forget_later(struct fs *fs, uint64_t node)
+{
+	tell(fs, forget_now, node, "");
 }
 
 /* Without an offset the kernel looks at no pages, and takes no lock that somebody could hold who waits for us. */

@@ -286,8 +286,10 @@ static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 		return;
 	}
 	reply = reply_new(req, REPLY_ERR, node_view(ino));
-	if (reply != NULL)
-		reply_end(reply, store_setxattr(fs_of(req)->store, &who, node_id(ino), name, value, size, flags, &reply->c));
+	if (reply == NULL)
+		return;
+	reply->e.node = node_id(ino);
+	reply_end(reply, store_setxattr(fs_of(req)->store, &who, node_id(ino), name, value, size, flags, &reply->c));
 }
 
 static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
@@ -302,8 +304,10 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 		return;
 	}
 	reply = reply_new(req, REPLY_ERR, node_view(ino));
-	if (reply != NULL)
-		reply_end(reply, store_removexattr(fs_of(req)->store, &who, node_id(ino), name, &reply->c));
+	if (reply == NULL)
+		return;
+	reply->e.node = node_id(ino);
+	reply_end(reply, store_removexattr(fs_of(req)->store, &who, node_id(ino), name, &reply->c));
 }
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)

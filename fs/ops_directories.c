@@ -45,10 +45,10 @@ static int add_entry(void *arg, const struct meta_dentry *d, const struct entry 
 {
 	struct listing *l = arg;
 	struct fuse_entry_param p;
+	struct entry found = *e;
 
-	reply_entry_param(l->of, e, &p);
-	if (l->of != l->view)
-		p.entry_timeout = 0; /* members of lifetimes go away by themselves */
+	found.stable = found.stable && l->of == l->view; /* members of lifetimes go away by themselves */
+	reply_entry_param(l->of, &found, &p);
 	if (!add(l, d->name, &p, (off_t)d->cookie))
 		return 1;
 	l->last = d->cookie;

@@ -234,19 +234,17 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 static void take_away(fuse_req_t req, fuse_ino_t parent, const char *name,
 		      int (*how)(struct store *, const struct caller *, uint64_t, const char *, struct meta_commit *))
 {
-	struct fs *fs = fs_of(req); /* req may be answered before how returns */
 	struct caller who = caller_of(req);
 	int r = node_view(parent) == VIEW_LIFETIME ? 0 : check_change(parent, name);
 	struct reply *reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
 
-	count(fs, REQUEST_NAMES);
+	count(fs_of(req), REQUEST_NAMES);
 	if (reply == NULL)
 		return;
-	reply->after_names = node_view(parent) == VIEW_LIFETIME;
+	who.unseen = node_view(parent) == VIEW_FUTURE;
+	reply->after_names = node_view(parent) == VIEW_LIFETIME || who.unseen;
 	if (r == 0)
-		r = how(fs->store, &who, node_id(parent), name, &reply->c);
-	if (r == 0 && node_view(parent) == VIEW_FUTURE)
-		fs_invalidate(fs, node_id(parent), name); /* the kernel has not seen that the key is gone */
+		r = how(fs_of(req)->store, &who, node_id(parent), name, &reply->c);
 	reply_end(reply, r);
 }
 

@@ -26,6 +26,7 @@ struct open_request {
 	bool truncates; /* truncate(2) of a path: open, cut, close */
 	bool awaits;    /* below await/: for whatever has that name */
 	int64_t size;
+	int error;
 	struct interruptible interrupt;
 };
 
@@ -53,11 +54,26 @@ static void finish(struct open_request *rq)
 	metrics_waited(rq->fs, &rq->waiter);
 }
 
+static void answer_failure(struct work *w)
+{
+	struct open_request *rq = (struct open_request *)((char *)w - offsetof(struct open_request, work));
+
+	fuse_reply_err(rq->req, rq->error);
+	free(rq);
+}
+
+/* Who has waited finds the key as it is then. */
 static void fail(struct open_request *rq, int error)
 {
+	bool after_names = rq->interrupt.id != 0 && error != EINTR;
+
 	finish(rq);
-	fuse_reply_err(rq->req, error == EBADMSG ? EIO : error);
-	free(rq);
+	rq->error = error == EBADMSG ? EIO : error;
+	rq->work.run = answer_failure;
+	if (after_names)
+		workers_queue(rq->fs->invalidator, &rq->work);
+	else
+		answer_failure(&rq->work);
 }
 
 static void give_up(struct interruptible *i)
@@ -100,6 +116,13 @@ static void answer(struct work *w)
 	free(rq);
 }
 
+/* While nobody wrote it, the kernel may have kept how it looks. It has the node, as that is being opened. */
+static void tell_of_writing(struct open_request *rq, struct handle *h)
+{
+	if (handle_begins(h))
+		fs_forget_attributes(rq->fs, handle_vid(h));
+}
+
 static void give(struct open_request *rq, struct handle *h)
 {
 	struct file *f = file_new(rq->fs, FILE_DATA);
@@ -116,6 +139,7 @@ static void give(struct open_request *rq, struct handle *h)
 		handle_on_settle(h, settled, f);
 	finish(rq);
 	rq->work.run = answer;
+	tell_of_writing(rq, h);
 	if (handle_settled(h) == 0 && h->takes) /* its keys are gone: whoever hears of this finds it so */
 		workers_queue(rq->fs->invalidator, &rq->work);
 	else
@@ -168,6 +192,7 @@ static void cut(struct open_request *rq, struct handle *h)
 	t->fs = rq->fs;
 	t->via = rq->who.via;
 	t->view = node_view(rq->ino);
+	tell_of_writing(rq, h);
 	finish(rq);
 	r = store_flush(h, &rq->who, &t->reply.c);
 	free(rq);
@@ -398,8 +423,10 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
-	if (reply != NULL)
-		reply_end(reply, store_flush(f->h, &who, &reply->c));
+	if (reply == NULL)
+		return;
+	reply->after_names = f->kind == FILE_FUTURE;
+	reply_end(reply, store_flush(f->h, &who, &reply->c));
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

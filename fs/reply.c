@@ -5,8 +5,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Names and attributes change only through this mount, and the kernel sees those changes, so what is settled may be
- * cached for long. Directories change through the views below .promisefs, too. */
+/* Names and attributes change only through this mount, and the kernel sees those changes, so what nobody is writing may
+ * be cached for long: what has a version, and what has none yet. When somebody opens that for writing, or it fails, the
+ * kernel is told. Directories change through the views below .promisefs, too. */
 #define STABLE_SECONDS 3600.0
 #define DIRECTORY_SECONDS 1.0
 #define UNSTABLE_SECONDS 1.0
@@ -46,13 +47,13 @@ double reply_attr(enum view of, const struct entry *e, struct stat *st)
 	}
 	if (view == VIEW_LEND)
 		st->st_mode |= (st->st_mode & 0444) >> 1;
-	if (view != VIEW_KEYS || e->node != o->vid || o->state != OBJECT_READY)
+	if (view != VIEW_KEYS || e->node != o->vid || o->state == OBJECT_WRITING)
 		return 0; /* what is being written may be written through another node */
 	if ((o->mode & (S_ISUID | S_ISGID)) != 0)
 		return 0; /* the next write takes them away, and the kernel leaves that to us */
 	/* The kernel looks at the attributes once more between a look-up and an open: if the node was replaced in that
 	 * moment, an open that is to be redirected would be so for the second time, which the caller gets to see. */
-	return e->stable ? STABLE_SECONDS : UNSTABLE_SECONDS;
+	return e->stable ? STABLE_SECONDS : o->state == OBJECT_READY ? UNSTABLE_SECONDS : 0;
 }
 
 /* A name is not to be found after its lease is over. The kernel counts in ticks, and rounds up. */
@@ -84,14 +85,14 @@ static void answer(struct reply *r)
 	struct stat st;
 	double timeout;
 
+	if (r->view == VIEW_FUTURE && r->e.node != 0) /* the kernel has not seen that it changes */
+		fs_forget_attributes(fs_of(r->req), r->e.node);
 	switch (r->kind) {
 	case REPLY_ENTRY:
 		reply_entry_param(r->view, &r->e, &p);
 		fuse_reply_entry(r->req, &p);
 		break;
 	case REPLY_ATTR:
-		if (r->view == VIEW_FUTURE)
-			fs_forget_attributes(fs_of(r->req), r->e.node);
 		timeout = reply_attr(r->view, &r->e, &st);
 		fuse_reply_attr(r->req, &st, timeout);
 		break;

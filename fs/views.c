@@ -235,5 +235,7 @@ int views_future_begin(struct file *f, const struct caller *who)
 		if (r == STORE_PREPARE)
 			r = store_prepare(st, vid) < 0 ? -EIO : STORE_PREPARE;
 	} while (r == STORE_PREPARE);
+	if (r == 0)
+		store_changed_unseen(st, node_id(f->ino));
 	return r == -ESTALE ? -EEXIST : r == STORE_MUST_WAIT ? -EBUSY : r; /* stale: somebody has set it meanwhile */
 }

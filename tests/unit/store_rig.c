@@ -57,6 +57,10 @@ static void hook_invalidate(void *arg, uint64_t parent, const char *name)
 	invalidations++;
 }
 
+static void hook_forget(void *arg, uint64_t node)
+{
+}
+
 static void hook_event(void *arg, const struct meta_event *e)
 {
 	events_seen++;
@@ -64,7 +68,8 @@ static void hook_event(void *arg, const struct meta_event *e)
 
 const struct store_hooks hooks = {
 	.process = hook_process, .holds = hook_holds, .held = hook_held, .only_these_hold = hook_only_these,
-	.identify = hook_identify, .watch = hook_watch, .invalidate = hook_invalidate, .event = hook_event,
+	.identify = hook_identify, .watch = hook_watch, .invalidate = hook_invalidate, .forget = hook_forget,
+	.event = hook_event,
 };
 
 struct caller who(int32_t tid)
