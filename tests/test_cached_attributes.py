@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import select
+import signal
+import subprocess
 import time
 
 import pytest
@@ -242,14 +244,90 @@ def test_killed_writer(mnt):
         assert reader.read_path(path) == DATA[:100]
 
 
+PRODUCER = """
+import os, signal, subprocess, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+os.write(fd, b"x" * 1000)
+own = os.open(sys.argv[1], os.O_RDONLY)
+child = subprocess.Popen(["sleep", "1000"], pass_fds=[own], stdout=subprocess.DEVNULL)
+os.close(own)
+print(child.pid, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("death", ["fail", "wait"])
+def test_killed_writer_whose_draft_somebody_reads(new_mount, data_path, death):
+    """He keeps what was torn; the key does not show its size."""
+    mnt = new_mount(f"{data_path},on-producer-death={death}")
+    path = mnt.declare("key")
+    assert size(path) == 0
+    producer = subprocess.Popen([*PYTHON, "-c", PRODUCER, path], stdout=subprocess.PIPE)
+    reader = int(producer.stdout.readline())
+    try:
+        assert size(path) == 1000
+        producer.kill()
+        producer.wait()
+        eventually(lambda: state(path) == ("failed" if death == "fail" else "pending"))
+        eventually(lambda: size(path) == 0, 3)
+        assert cost(mnt, lambda: [size(path) for _ in range(20)])["getattr"] < 10
+        mnt.put("key", DATA)
+        assert size(path) == len(DATA)
+    finally:
+        producer.kill()
+        producer.wait()
+        producer.stdout.close()
+        os.kill(reader, signal.SIGKILL)
+        eventually(lambda: not os.path.exists(f"/proc/{reader}/exe"), what="the reader has ended")
+
+
+WHO_IS_TOLD = """
+import os, sys, threading
+wrong = []
+def read():
+    try:
+        os.open(sys.argv[1], os.O_RDONLY)
+    except OSError as error:
+        if os.path.lexists(sys.argv[1]):
+            wrong.append(error)
+readers = [threading.Thread(target=read) for _ in range(64)]
+[reader.start() for reader in readers]
+[reader.join() for reader in readers]
+sys.exit(f"{wrong}" if wrong else 0)
+"""
+
+
+@pytest.mark.parametrize("how", ["unlink", "lifetime", "lease"])
+def test_64_wait_for_what_is_cancelled_and_find_nothing(mnt, how):
+    worker = mnt.worker()
+    for n in range(5):
+        path = mnt.declare(f"key{n}")
+        lifetime = mnt.handle("lifetimes", f"L{n}")
+        os.mkdir(lifetime)
+        os.link(path, lifetime + "/key")
+        assert size(path) == 0
+        job = worker.begin("run", [*PYTHON, "-c", WHO_IS_TOLD, path])
+        eventually(lambda: len(mnt.waits()) == 64)
+        if how == "unlink":
+            os.unlink(mnt.future(f"key{n}"))
+        elif how == "lifetime":
+            os.rmdir(lifetime)
+        else:
+            set_attr(lifetime, "lease", "1ms")
+        assert job.result() == (0, b"", b"")
+
+
 @pytest.mark.parametrize("how", ["cancel", "rename", "fail", "deadline"])
 def test_who_has_waited_for_nothing_sees_why(mnt, how):
     worker = mnt.worker()
-    for n in range(20):
+    for n in range(10):
         path = mnt.declare(f"key{n}")
+        if how == "deadline":
+            set_attr(path, "deadline", "150ms")
         before = os.stat(path)
         reader = worker.begin("read_path", path)
-        mnt.assert_waits(reader)
+        if how != "deadline":
+            mnt.assert_waits(reader)
         if how == "cancel":
             os.unlink(mnt.future(f"key{n}"))
             assert reader.error() == "ECANCELED" and not os.path.lexists(path)
@@ -258,7 +336,8 @@ def test_who_has_waited_for_nothing_sees_why(mnt, how):
             os.rename(mnt / "new", path)
             assert reader.result() == DATA and size(path) == len(DATA)
         else:
-            set_attr(path, *(("error", "broken") if how == "fail" else ("deadline", "10ms")))
+            if how == "fail":
+                set_attr(path, "error", "broken")
             assert reader.error() == ("EIO" if how == "fail" else "ETIMEDOUT")
             assert os.stat(path).st_ctime_ns > before.st_ctime_ns and state(path) == "failed"
 
