@@ -103,6 +103,10 @@ struct fs {
 	pthread_mutex_t backing_lock;
 	struct backing *backings; /* by node */
 
+	pthread_mutex_t detours_lock; /* nothing is taken inside */
+	struct detour *detours;
+	atomic_uint detour_count;
+
 	atomic_uint pollers; /* threads that are looking for a request instead of sleeping */
 	atomic_bool busy;    /* requests come in quick succession */
 	_Atomic int64_t last_request; /* when it came, CLOCK_MONOTONIC */
@@ -183,6 +187,7 @@ struct file {
 	struct fs *fs;
 	struct handle *h;         /* DATA; FUTURE once something was written */
 	fuse_ino_t ino;           /* through which it was opened */
+	bool detour;              /* see detours.c */
 	bool backed;              /* counts as a user of its node's backing file */
 	atomic_bool strays;       /* answered without one, and the kernel may not have seen that yet */
 	char *text;               /* TEXT, ATTRIBUTE, PATIENCE */
@@ -209,6 +214,14 @@ struct file *file_new(struct fs *fs, int kind);
 void file_free(struct file *f);
 void files_forget(struct fs *fs); /* those that are open when the daemon ends; after store_close */
 void file_tell_pollers(struct file *f);
+
+/* detours.c */
+void detour_begin(struct file *f, int32_t tid);
+void detour_end(struct file *f); /* if it is one; before its handle is released */
+bool detour_at(struct fs *fs, fuse_ino_t ino); /* has anybody one through this node? Then its attributes are not kept */
+/* The node whose attributes answer for ino: asked for f (may be NULL) by thread tid. */
+uint64_t detour_shows(struct fs *fs, fuse_ino_t ino, const struct file *f, int32_t tid);
+ssize_t detour_append(int fd, struct fuse_bufvec *in); /* how much was, or a negative errno */
 
 /* reply.c: an answer that is given when the change is recorded */
 struct reply {

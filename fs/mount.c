@@ -522,6 +522,7 @@ static int start_daemon(struct fs *fs)
 static void init_locks(struct fs *fs)
 {
 	pthread_mutex_init(&fs->backing_lock, NULL);
+	pthread_mutex_init(&fs->detours_lock, NULL);
 	pthread_mutex_init(&fs->waiting_lock, NULL);
 	pthread_mutex_init(&fs->listeners_lock, NULL);
 	pthread_mutex_init(&fs->awaited_lock, NULL);

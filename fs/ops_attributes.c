@@ -6,17 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void reply_node(fuse_req_t req, fuse_ino_t ino)
+static void reply_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct fs *fs = fs_of(req);
 	struct caller who = caller_at(req, ino);
+	uint64_t node = detour_shows(fs, ino, fi != NULL ? file_of(fi) : NULL, who.tid);
 	struct entry e;
 	struct stat st;
-	int r = store_getattr(fs_of(req)->store, &who, node_id(ino), &e);
+	double timeout;
+	int r = store_getattr(fs->store, &who, node, &e);
 
-	if (r < 0)
+	if (r < 0) {
 		fuse_reply_err(req, -r);
-	else
-		fuse_reply_attr(req, &st, reply_attr(node_view(ino), &e, &st));
+		return;
+	}
+	timeout = reply_attr(node_view(ino), &e, &st);
+	fuse_reply_attr(req, &st, detour_at(fs, ino) ? 0 : timeout);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -49,7 +54,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		else
 			fuse_reply_attr(req, &st, 0);
 	} else {
-		reply_node(req, ino);
+		reply_node(req, ino, fi);
 	}
 }
 
@@ -114,7 +119,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 
 	count(fs_of(req), REQUEST_SETATTR);
 	if (node_view(ino) == VIEW_FUTURE && (set & FUSE_SET_ATTR_SIZE) != 0) {
-		reply_node(req, ino); /* `: > future/KEY` declares, and there is nothing to cut off */
+		reply_node(req, ino, fi); /* `: > future/KEY` declares, and there is nothing to cut off */
 		return;
 	}
 	if (node_is_attribute(ino) && set == FUSE_SET_ATTR_SIZE) {
@@ -143,7 +148,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
 	else if (ch.which != 0 || set == 0)
 		set_attributes(req, ino, &ch);
 	else
-		reply_node(req, ino);
+		reply_node(req, ino, fi);
 }
 
 /* Extended attributes: reading the hash reads the whole file. */

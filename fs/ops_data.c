@@ -50,13 +50,15 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 	fuse_reply_data(req, &data, FUSE_BUF_SPLICE_MOVE);
 }
 
-static ssize_t write_data(struct file *f, struct fuse_bufvec *in, off_t off)
+static ssize_t write_data(struct file *f, struct fuse_bufvec *in, off_t off, bool appends)
 {
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(in));
 	int fd = handle_fd(f->h);
 
 	if (fd < 0)
 		return fd;
+	if (f->detour && appends)
+		return detour_append(fd, in);
 	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
 	out.buf[0].fd = fd;
 	out.buf[0].pos = off;
@@ -103,7 +105,7 @@ static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in,
 	if (f->h == NULL && n == 0)
 		n = -EBADF;
 	if (n == 0)
-		n = write_data(f, in, off);
+		n = write_data(f, in, off, (fi->flags & O_APPEND) != 0);
 	if (n < 0 && f->h != NULL)
 		store_poison(f->h, (int)-n); /* what is there now is not what the writer meant */
 	if (n < 0)

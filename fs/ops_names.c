@@ -93,6 +93,8 @@ static int look_up(struct fs *fs, const struct caller *who, fuse_ino_t parent, c
 	}
 	if (r == 0)
 		reply_entry_param(view, &e, p);
+	if (r == 0 && detour_at(fs, p->ino))
+		p->attr_timeout = 0;
 	return r;
 }
 

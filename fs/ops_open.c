@@ -511,6 +511,7 @@ void file_free(struct file *f)
 	pthread_mutex_lock(&f->fs->files_lock);
 	DL_DELETE(f->fs->files, f);
 	pthread_mutex_unlock(&f->fs->files_lock);
+	detour_end(f);
 	listener_free(f->listener);
 	if (f->poll != NULL)
 		fuse_pollhandle_destroy(f->poll);

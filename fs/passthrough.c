@@ -293,6 +293,7 @@ void passthrough_release(struct file *f)
 	struct fs *fs = f->fs;
 	struct backing *b;
 
+	detour_end(f);
 	if (!f->backed)
 		return;
 	pthread_mutex_lock(&fs->backing_lock);
@@ -337,6 +338,9 @@ static int choose(struct file *f, fuse_req_t req, struct fuse_file_info *fi)
 	bool detour = !settled || is_detour(f);
 	int id = 0;
 
+	f->detour = settled && detour && node_view(f->ino) == VIEW_KEYS;
+	if (f->detour)
+		detour_begin(f, f->h->tid);
 	if (atomic_load(&f->fs->passthrough))
 		id = backing_get(f, req, detour ? -1 : handle_fd(f->h));
 	/* Nobody may have the node cached while passthrough is in use: the two exclude each other. */

@@ -133,6 +133,32 @@ def test_who_writes_a_future_reads_his_own_draft(mnt):
     assert mnt.get("key") == b"half and half"
 
 
+@pytest.mark.parametrize("readers", ["of the same process", "of others"])
+def test_what_is_opened_through_proc_has_the_size_of_what_is_written(mnt, readers):
+    """The kernel does not look the name up, so the draft is written through the node of the version before."""
+    mnt.put("key", b"a" * 1000)
+    mnt.becomes("key", "ready")
+    worker, other = mnt.worker(), mnt.worker()
+    reader = worker.open(mnt / "key", os.O_RDONLY)
+    theirs = other.open(mnt / "key", os.O_RDONLY)
+    writer = worker.open(f"/proc/{worker.pid}/fd/{reader}", os.O_RDWR | os.O_APPEND)
+    size = 1000
+    for piece in (b"b" * 100, b"c" * 100, b"d" * 5000):
+        worker.write_all(writer, piece)
+        size += len(piece)
+        looking, fd = (worker, reader) if readers == "of the same process" else (other, theirs)
+        assert looking.lseek(fd, 0, os.SEEK_END) == 1000 and looking.pread(fd, 10_000, 0) == b"a" * 1000
+        assert other.fstat(theirs).st_size == 1000
+        assert worker.lseek(writer, 0, os.SEEK_END) == size == worker.fstat(writer).st_size
+    worker.ftruncate(writer, 1150)
+    worker.write_all(writer, b"e")
+    assert worker.lseek(writer, 0, os.SEEK_END) == 1151
+    worker.close(writer)
+    mnt.versions("key", 2)
+    assert mnt.get("key") == b"a" * 1000 + b"b" * 100 + b"c" * 50 + b"e"
+    assert other.pread(theirs, 10_000, 0) == b"a" * 1000 and other.fstat(theirs).st_size == 1000
+
+
 def test_what_was_open_to_be_mapped_and_was_not_stays(mnt):
     """An open for reading and writing that does neither is no new version."""
     worker = mnt.worker()

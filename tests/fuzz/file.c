@@ -555,7 +555,7 @@ static void op_read(void)
 static void op_seek(void)
 {
 	struct slot *s = some_slot();
-	int64_t at;
+	int64_t at, end;
 
 	if (s == NULL)
 		return;
@@ -566,8 +566,10 @@ static void op_seek(void)
 	if (lseek(s->fd, at, SEEK_SET) != at)
 		differ("lseek: %s", name_of(errno));
 	s->d->at = at;
-	if (chance(3) == 0 && lseek(s->fd, 0, SEEK_END) != s->d->version->size)
-		differ("lseek: the end is not at %" PRId64, s->d->version->size);
+	end = chance(3) == 0 ? lseek(s->fd, 0, SEEK_END) : s->d->version->size;
+	if (end != s->d->version->size)
+		differ("lseek: the end is at %" PRId64 " (%s), should be %" PRId64, end, name_of(end < 0 ? errno : 0),
+		       s->d->version->size);
 	lseek(s->fd, at, SEEK_SET);
 }
 
