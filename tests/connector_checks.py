@@ -80,8 +80,8 @@ class FileKey(NamedTuple):
 class FileConnector:
     """Objects as files of a directory, which is removed when the connector is closed.
 
-    It does what ProxyStore's does, system call by system call: with markers, as later versions, a second, empty file says
-    that the first one has been written.
+    It does what ProxyStore's does, system call by system call: with markers, as later versions, a second, empty file
+    says that the first one has been written.
     """
 
     def __init__(self, store_dir, clear=True, markers=True):
@@ -149,7 +149,8 @@ class FileConnector:
 
 
 def both(directory):
-    return (PromiseConnector(os.path.join(directory, "promise")), FileConnector(os.path.join(directory, "file"), markers=False),
+    return (PromiseConnector(os.path.join(directory, "promise")),
+            FileConnector(os.path.join(directory, "file"), markers=False),
             FileConnector(os.path.join(directory, "marked"), markers=True))
 
 

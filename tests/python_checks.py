@@ -380,7 +380,8 @@ def a_writer_that_begins_while_somebody_opens(store):
 
         os.open = opens
         try:
-            with concurrent.futures.ThreadPoolExecutor(1, initializer=lambda: reader.append(threading.get_ident())) as pool:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                reader.append(pool.submit(threading.get_ident).result())
                 got = pool.submit(read, key).result(20)
         finally:
             os.open = open_file
@@ -1401,8 +1402,10 @@ def without_the_mount(store):
     future, ready, pending = store.future(), store.future(), store.future()
     ready.set_result(1)
     key, proxy = store.put([1]), store.proxy([1])
-    owned, lifetime, lease = store.owned_proxy([1]), promisefs.ContextLifetime(store), promisefs.LeaseLifetime(store, 60)
-    borrowed, static = promisefs.borrow(owned, populate_target=False), promisefs.StaticLifetime(store)
+    owned = store.owned_proxy([1])
+    borrowed = promisefs.borrow(owned, populate_target=False)
+    lifetime, lease = promisefs.ContextLifetime(store), promisefs.LeaseLifetime(store, 60)
+    static = promisefs.StaticLifetime(store)
     put, new = connector.put(b"bytes"), connector.new_key()
     print("ready", flush=True)
     expected = {"unmounted": errno.ENODEV, "killed": errno.ENOTCONN}[sys.stdin.readline().strip()]

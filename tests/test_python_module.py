@@ -1,9 +1,11 @@
 """The Python module in tools/python, on real mounts; the checks are in python_checks.py."""
+import ast
 import contextlib
 import itertools
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,8 +89,9 @@ def test_nothing_is_left_behind(own, checks):
 def test_after_the_mount_is_gone(own, how):
     os.mkdir(own.root / "work")
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    with subprocess.Popen([sys.executable, TESTS / "python_checks.py", "without_the_mount", own.root / "work"], text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1, env=environment) as process:
+    command = [sys.executable, TESTS / "python_checks.py", "without_the_mount", own.root / "work"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+                          env=environment) as process:
         late = threading.Timer(SECONDS, process.kill)
         late.start()
         try:
@@ -107,6 +110,80 @@ def test_after_the_mount_is_gone(own, how):
         finally:
             late.cancel()
             process.kill()
+
+
+# ---- Pythons ---------------------------------------------------------------------------------------------------------
+
+def other_pythons():
+    """Those in PATH besides the one that runs this, from the oldest that the module is for; and those that the variable
+    PROMISEFS_TEST_PYTHONS names."""
+    named = os.environ.get("PROMISEFS_TEST_PYTHONS", "").split(":")
+    code = "import sys; print(sys.version_info[:2] != tuple(map(int, sys.argv[1:])))"
+    for path in map(shutil.which, (*named, *(f"python3.{minor}" for minor in range(9, 20)))):
+        if path and run(path, "-c", code, *map(str, sys.version_info[:2])).stdout == "True\n":
+            yield path
+
+
+FOR_EACH_PYTHON = ["values_come_back", "future_between_processes", "a_child_of_fork_has_no_drafts", "exceptions_travel",
+                   "asyncio_fails_and_cancels", "callbacks", "proxies_are_transparent", "submit", "docstrings"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_other_pythons(new_mount):
+    pythons = list(other_pythons())
+    if not pythons:
+        pytest.skip("no Python besides this one in PATH or in PROMISEFS_TEST_PYTHONS")
+    space, environment = new_mount(), {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    for python in pythons:
+        for name in FOR_EACH_PYTHON:
+            directory = space.root / python.replace("/", "-") / name
+            done = run(python, "-X", "dev", TESTS / "python_checks.py", name, directory, env=environment)
+            assert done.returncode == 0 and "Warning" not in done.stderr, f"{python}: {done.stdout}{done.stderr}"
+
+
+def test_syntax_of_the_oldest_python():
+    """What the programs in this repository are written in is Python 3.9."""
+    guides = REPO / "docs/guides"
+    for path in (*MODULE.rglob("*.py"), *guides.rglob("*.py"), REPO / "tools/bench", REPO / "tools/bench-python"):
+        ast.parse(path.read_text(), str(path), feature_version=(3, 9))
+
+
+TYPED = """
+import asyncio, concurrent.futures, datetime, os
+import promisefs
+store = promisefs.Store("/mnt")
+future: promisefs.Future[int] = store.future("key", deadline=5)
+number: int = future.result(timeout=1)
+path: str = os.fspath(future)
+async def wait_for(one: promisefs.Future[int]) -> int:
+    return await one
+proxy: promisefs.Proxy[int] = future.proxy()
+number = promisefs.extract(proxy)
+owned: promisefs.Owned[list[int]] = store.owned_proxy([1])
+ref: promisefs.Ref[list[int]] = promisefs.borrow(owned)
+promisefs.update(promisefs.mut_borrow(owned))
+done, late = promisefs.wait([future], 1, concurrent.futures.FIRST_COMPLETED)
+with promisefs.LeaseLifetime(store, datetime.timedelta(seconds=1)) as lifetime:
+    lifetime.extend(5)
+connector = promisefs.PromiseConnector("/mnt", clear=True)
+data: "bytes | None" = connector.get(connector.put(b"x"))
+number = store.future().path  # an error
+connector.set("name", b"x")  # an error
+"""
+
+
+def test_types(tmp_path):
+    """mypy accepts the module and who uses it rightly, and no others."""
+    if not shutil.which("mypy"):
+        pytest.skip("mypy is not installed")
+    (tmp_path / "user.py").write_text(TYPED)
+    environment = {**os.environ, "MYPYPATH": str(MODULE)}
+    done = run("mypy", "--strict", "--python-version", "3.9", "--cache-dir", tmp_path / "cache", "--no-error-summary",
+               MODULE / "promisefs", tmp_path / "user.py", cwd=tmp_path, env=environment)
+    lines = [str(number) for number, line in enumerate(TYPED.splitlines(), 1) if line.endswith("# an error")]
+    assert re.findall(r"^(?:.*/)?(\w+\.py):(\d+): error", done.stdout, re.M) == [("user.py", line) for line in lines], (
+        done.stdout + done.stderr)
 
 
 # ---- the package -----------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 T = TypeVar("T")
+NEW_HANDLE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 def new_name() -> str:
@@ -170,7 +171,7 @@ def is_owned(value: Any) -> bool:
 def make_owned(store: Store, value: T, *, populate_target: bool) -> Owned[T]:
     handle = Handle(store, "own", new_name())
     buffers = store.serializer.dump(value)
-    _files.write_whole(handle.store._mount, handle.path, handle.path, buffers, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
+    _files.write_whole(store._mount, handle.path, handle.path, buffers, NEW_HANDLE, pid="self")
     return Owned(handle, value) if populate_target else Owned(handle)
 
 
@@ -226,7 +227,7 @@ def clone(owned: Owned[T]) -> Owned[T]:
         raise_borrow_error(error, owner.path, owner.store)
     with open(fd, "rb", buffering=0) as file:
         blocks = iter(lambda: file.read(1 << 20), b"")
-        _files.write_whole(copy.store._mount, copy.path, copy.path, blocks, os.O_WRONLY | os.O_CREAT | os.O_EXCL, pid="self")
+        _files.write_whole(copy.store._mount, copy.path, copy.path, blocks, NEW_HANDLE, pid="self")
     return Owned(copy)
 
 
@@ -292,8 +293,8 @@ def submit(submit_func: Callable[..., Any], *, args: Sequence[Any] = (), kwargs:
     """submit_func(*args, **kwargs), and drop the borrows among the arguments when the future that it returns is done.
 
     submit_func is the submit() of an executor, or like it: its future has add_done_callback(). Borrows inside other
-    objects are named in register_custom_refs. A worker that is killed gives its borrows back even before that. Waits for
-    nothing. ReferenceInvalidError if one of them was dropped or has moved.
+    objects are named in register_custom_refs. A worker that is killed gives its borrows back even before that. Waits
+    for nothing. ReferenceInvalidError if one of them was dropped or has moved.
 
         >>> owned = store.owned_proxy([1, 2, 3])
         >>> promisefs.submit(pool.submit, args=(sum, promisefs.borrow(owned))).result()
