@@ -138,7 +138,7 @@ def test_other_pythons(new_mount):
     for python in pythons:
         for name in FOR_EACH_PYTHON:
             directory = space.root / python.replace("/", "-") / name
-            done = run(python, "-X", "dev", TESTS / "python_checks.py", name, directory, env=environment)
+            done = run(python, "-X", "dev", TESTS / "python_checks.py", name, directory, env=environment, timeout=120)
             assert done.returncode == 0 and "Warning" not in done.stderr, f"{python}: {done.stdout}{done.stderr}"
 
 
@@ -173,6 +173,7 @@ connector.set("name", b"x")  # an error
 """
 
 
+@pytest.mark.timeout(300)
 def test_types(tmp_path):
     """mypy accepts the module and who uses it rightly, and no others."""
     if not shutil.which("mypy"):
@@ -180,7 +181,7 @@ def test_types(tmp_path):
     (tmp_path / "user.py").write_text(TYPED)
     environment = {**os.environ, "MYPYPATH": str(MODULE)}
     done = run("mypy", "--strict", "--python-version", "3.9", "--cache-dir", tmp_path / "cache", "--no-error-summary",
-               MODULE / "promisefs", tmp_path / "user.py", cwd=tmp_path, env=environment)
+               MODULE / "promisefs", tmp_path / "user.py", cwd=tmp_path, env=environment, timeout=240)
     lines = [str(number) for number, line in enumerate(TYPED.splitlines(), 1) if line.endswith("# an error")]
     assert re.findall(r"^(?:.*/)?(\w+\.py):(\d+): error", done.stdout, re.M) == [("user.py", line) for line in lines], (
         done.stdout + done.stderr)
