@@ -359,6 +359,27 @@ class Halves:
 
 
 @check
+def a_thread_that_always_writes(store):
+    """The others have their turn."""
+    stop, reads = threading.Event(), []
+
+    def write():
+        while not stop.is_set():
+            store.put(b"value", "key")
+
+    store.put(b"value", "key")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        writing = pool.submit(write)
+        try:
+            for timeout in (None, 20):
+                reads += [pool.submit(lambda: [store.get("key", timeout=timeout) for _ in range(20)]) for _ in range(3)]
+                assert [read.result(15) for read in reads] == [[b"value"] * 20] * len(reads)
+        finally:
+            stop.set()
+        writing.result(20)
+
+
+@check
 def a_writer_that_begins_while_somebody_opens(store):
     """Between the look whether a thread writes and the open is time for one that begins."""
     slow, open_file = Halves(store), os.open
@@ -467,7 +488,52 @@ def a_child_that_is_slow_to_forget(store):
         assert future.result(20) == b"half and half" and future.state() == "ready"
         assert broken.exception(20).errno == errno.EOWNERDEAD
     os.listdir = listdir
-    assert not _files._forked and not _files._pipes
+    assert not _files._pipes and len(_files._forked) <= 1
+
+
+@check
+def forks_and_threads(store):
+    """Threads write, and fail to, while others fork, and kill the children at once."""
+    def dump(value):
+        yield b"half"
+        if value < 0:
+            raise ValueError
+        yield b" and half"
+
+    halves = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+    stop = threading.Event()
+
+    def fork(number):
+        while not stop.is_set():
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(0.01 * number)
+                os._exit(0)
+            os.kill(pid, signal.SIGKILL if number else 0)
+            os.waitpid(pid, 0)
+
+    def write(number):
+        for value in (1, -1, 1):
+            future = halves.future()
+            try:
+                future.set_result(value)
+            except ValueError:
+                pass
+            if value > 0:
+                assert future.result(20) == b"half and half"
+            else:
+                with raises(promisefs.BrokenPromise, errno.EOWNERDEAD):
+                    future.result(20)
+
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        forking = [pool.submit(fork, number) for number in range(2)]
+        try:
+            list(pool.map(write, range(40)))
+        finally:
+            stop.set()
+        for one in forking:
+            one.result(20)
+    assert not _files._writers and not _files._inside and not _files._forking and not _files._pipes
 
 
 @check

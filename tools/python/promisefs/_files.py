@@ -7,7 +7,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
-import itertools
+import fcntl
 import os
 import select
 import signal
@@ -43,71 +43,103 @@ _written = threading.Condition()
 _told: set[int] = set()  # pipes of those who cannot sleep on _written
 _afterwards: dict[str, list[Callable[[], Any]]] = {}  # what is called when the thread that writes a key has closed it
 _openers: dict[str, list[int]] = {}  # for each key that threads are opening: how many, and how often one began to write
+_patient: dict[str, int] = {}  # how many threads wait for one that writes; it is their turn before the next one writes
 _abandoning = threading.Lock()  # so that what one has a child killed with is not closed later by the child of another
 _kept = threading.local()  # .fd: what a child of this thread is to have
 
 # A child of fork(2) has all drafts open that threads of its parent are writing. It closes them at once, but whose close
-# is the last decides whether they are published, and that must be the parent: he waits for these pipes to be closed.
-_forking = threading.RLock()  # so that no child has the pipe of another
-_pipes: list[tuple[int, int]] = []  # of the fork that is under way: for reading, for writing
+# is the last decides whether they are published, and that must be the parent: he waits for these pipes to be closed,
+# and no thread forks while another one begins to write or closes what it has written.
+_gate = threading.Condition()
+_inside: list[int] = []  # threads during which no other one forks
+_forking: list[int] = []  # the thread that forks, as often as it does
+_pipes: list[int] = []  # of the fork that is under way, to be written to
 _forked: list[int] = []  # to read from
-_reaping = threading.Lock()  # who looks at _forked
+_reaping = threading.RLock()  # who looks at _forked
+
+
+@contextlib.contextmanager
+def no_fork() -> Iterator[None]:
+    """No other thread forks meanwhile."""
+    me = threading.get_ident()
+    with _gate:
+        _gate.wait_for(lambda: not _forking or me in _forking)
+        _inside.append(me)
+    try:
+        yield
+    finally:
+        with _gate:
+            if me in _inside:
+                _inside.remove(me)
+            _gate.notify_all()
 
 
 def _before_fork() -> None:
-    _forking.acquire()
+    me = threading.get_ident()
+    with _gate:
+        _gate.wait_for(lambda: (not _forking or me in _forking) and set(_inside) <= {me})
+        _forking.append(me)
     if _writers:
         with contextlib.suppress(OSError):
-            _pipes.append(os.pipe())
+            reading, writing = os.pipe()
+            _forked.append(reading)
+            _pipes.append(_above_all(writing))
+
+
+def _above_all(fd: int) -> int:
+    """The same under the highest number: who is killed closes it after everything else."""
+    try:
+        highest = max(map(int, os.listdir(DESCRIPTORS)))
+        above = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, highest + 1)
+    except OSError:
+        return fd
+    os.close(fd)
+    return above
 
 
 def _after_fork() -> None:
     if _pipes:
-        reading, writing = _pipes.pop()
-        os.close(writing)
-        _forked.append(reading)
-    _forking.release()
+        os.close(_pipes.pop())
+    with _gate:
+        _forking.pop()
+        _gate.notify_all()
 
 
 def _forget() -> None:
     """In a forked child: what the threads of its parent write is published when they close it, not when the child
     ends, which may live long or be killed."""
-    global _writers, _written, _told, _afterwards, _openers, _abandoning, _forking, _pipes, _forked, _reaping
+    global _writers, _written, _told, _afterwards, _openers, _patient, _abandoning
+    global _gate, _inside, _forking, _pipes, _forked, _reaping
     paths = {form for _, path in _writers.values() for form in (path, os.path.realpath(path))}
     for name in os.listdir(DESCRIPTORS) if paths else ():
         with contextlib.suppress(OSError):
             if target_of(int(name)) in paths and int(name) != getattr(_kept, "fd", -1):
                 os.close(int(name))
-    for fd in (*_forked, *itertools.chain(*_pipes)):
+    for fd in (*_forked, *_pipes):
         os.close(fd)
-    _writers, _written, _told, _afterwards, _openers = {}, threading.Condition(), set(), {}, {}
-    _abandoning, _forking, _pipes, _forked, _reaping = threading.Lock(), threading.RLock(), [], [], threading.Lock()
+    _writers, _written, _told, _afterwards, _openers, _patient = {}, threading.Condition(), set(), {}, {}, {}
+    _abandoning, _gate, _reaping = threading.Lock(), threading.Condition(), threading.RLock()
+    _inside, _forking, _pipes, _forked = [], [], [], []
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forget)
 
 
-def children_have_forgotten() -> None:
-    """Wait until no child that was forked while something was written has it open."""
-    if _forked:
+@contextlib.contextmanager
+def the_last_close() -> Iterator[None]:
+    """No child of this process has open what this thread has written, and none will."""
+    with no_fork():
         with _reaping:
             while _forked:
                 readable(_forked[0], None)
                 os.close(_forked.pop(0))
+        yield
 
 
 def written_elsewhere(key: str) -> bool:
     """Another thread of this process is writing this key."""
     writer = _writers.get(key)
     return writer is not None and writer[0] != threading.get_ident()
-
-
-def wait_for_writer(key: str, timeout: Optional[float] = None) -> bool:
-    """Wait until no other thread of this process writes this key; False if one still does after so many seconds."""
-    if not written_elsewhere(key):
-        return True
-    with _written:
-        return _written.wait_for(lambda: not written_elsewhere(key), timeout)
 
 
 def after_writing(key: str, call: Callable[[], Any]) -> bool:
@@ -122,8 +154,9 @@ def after_writing(key: str, call: Callable[[], Any]) -> bool:
 @contextlib.contextmanager
 def the_writer(key: str, path: str) -> Iterator[None]:
     with _written:
-        _written.wait_for(lambda: not written_elsewhere(key))
-        _writers[key] = threading.get_ident(), os.path.normpath(path)
+        _written.wait_for(lambda: not written_elsewhere(key) and key not in _patient)
+        with no_fork():
+            _writers[key] = threading.get_ident(), os.path.normpath(path)
         if key in _openers:
             _openers[key][1] += 1
     try:
@@ -180,15 +213,15 @@ class Mount:
             raise OSError(errno.ENODEV, "not in a mount of promisefs", directory) from None
         self.path = top
         self.below = os.path.relpath(directory, top) if directory != top else ""
-        self._above = os.stat(os.path.dirname(top)).st_dev
+        self._above = os.stat(os.path.dirname(top)).st_dev if top != os.sep else None
 
     def check(self) -> None:
         """OSError (ENODEV) if it is not mounted. What is written then would be found by nobody."""
         try:
             device = os.lstat(self.path).st_dev
         except FileNotFoundError:
-            device = self._above
-        if device == self._above:
+            device = -1
+        if device in (-1, self._above):
             raise OSError(errno.ENODEV, "no promisefs is mounted here any more", self.path)
 
     def __enter__(self) -> None:
@@ -254,6 +287,21 @@ def open_now(path: str, key: str) -> Optional[int]:
     return _open(path, key, os.O_RDONLY | os.O_NONBLOCK)
 
 
+def _open_between(path: str, key: str, timeout: Optional[float]) -> Optional[int]:
+    """open_now() when no other thread of this process writes; None if one still does after so many seconds."""
+    with _written:
+        _patient[key] = _patient.get(key, 0) + 1
+        try:
+            if not _written.wait_for(lambda: not written_elsewhere(key), timeout):
+                return None
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        finally:
+            _patient[key] -= 1
+            if not _patient[key]:
+                del _patient[key]
+                _written.notify_all()
+
+
 def late(timeout: Optional[float], key: str) -> TimeoutError:
     return TimeoutError(errno.ETIMEDOUT, f"not set within {timeout or 0:g} s", key)
 
@@ -261,15 +309,15 @@ def late(timeout: Optional[float], key: str) -> TimeoutError:
 def open_settled(path: str, key: str, timeout: Optional[float] = None) -> int:
     """Open for reading, when it has settled. TimeoutError if that takes longer than so many seconds."""
     end = None if timeout is None else time.monotonic() + timeout
-    fd = None
-    while fd is None:
-        if not wait_for_writer(key, None if end is None else max(0, end - time.monotonic())):
-            raise late(timeout, key)
-        fd = _open(path, key, os.O_RDONLY | (0 if end is None else os.O_NONBLOCK))
-    if end is None:
+    fd = _open(path, key, os.O_RDONLY | (0 if end is None else os.O_NONBLOCK))
+    if fd is not None and end is None:
         return fd
+    if fd is None:
+        fd = _open_between(path, key, None if end is None else max(0, end - time.monotonic()))
+    if fd is None:
+        raise late(timeout, key)
     try:
-        if not readable(fd, end - time.monotonic()):
+        if not readable(fd, None if end is None else end - time.monotonic()):
             raise late(timeout, key)
     except BaseException:
         os.close(fd)
@@ -305,8 +353,7 @@ def abandon(fd: int) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(child, os.WUNTRACED)
-            children_have_forgotten()
-            with contextlib.suppress(OSError):
+            with the_last_close(), contextlib.suppress(OSError):
                 os.close(fd)
             os.kill(child, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
@@ -338,8 +385,8 @@ def write_whole(mount: Mount, path: str, key: str, buffers: Iterable[Any], flags
         except BaseException:
             abandon(fd)
             raise
-        children_have_forgotten()
-        os.close(fd)
+        with the_last_close():
+            os.close(fd)
 
 
 def explain(error: OSError, path: str) -> OSError:
