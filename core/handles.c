@@ -331,6 +331,8 @@ static void release_writer(struct handle *h)
 
 static void free_handle(struct handle *h)
 {
+	if (h->on_end != NULL)
+		h->on_end(h->front);
 	pthread_mutex_lock(&h->st->lock);
 	object_unref(h->st, h->borrow);
 	pthread_mutex_unlock(&h->st->lock);
@@ -596,10 +598,11 @@ int handle_settled(struct handle *h)
 	return r;
 }
 
-void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void *front)
+void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void (*end)(void *front), void *front)
 {
 	pthread_mutex_lock(&h->st->lock);
 	h->on_settle = fn;
+	h->on_end = end;
 	h->front = front;
 	pthread_mutex_unlock(&h->st->lock);
 }

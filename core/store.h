@@ -294,6 +294,7 @@ struct handle {
 	char *name;
 	struct waiter waiter;
 	void (*on_settle)(struct handle *h); /* see handle_on_settle */
+	void (*on_end)(void *front);
 	void *front;
 };
 
@@ -318,8 +319,9 @@ int store_await_unsettled(struct store *st, const struct caller *who, uint64_t p
 			  struct handle **ret);
 /* Of a handle: 0 when its version can be read, -EAGAIN when it has not settled, or what the future failed with. */
 int handle_settled(struct handle *h);
-/* Have fn called, without locks, when h settles; it finds `front` in the handle. It may have settled before. */
-void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void *front);
+/* Have fn called, without locks, when h settles; it finds `front` in the handle. It may have settled before. fn may be
+ * under way when h is released, so that `front` is in use until `end`, if there is one, is called. */
+void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void (*end)(void *front), void *front);
 /* Make a regular file and open it for writing; or, with O_RDONLY, an empty one that is whole already. Then it blocks until
  * that is recorded. */
 int store_create(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode, int flags,

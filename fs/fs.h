@@ -212,6 +212,7 @@ static inline struct file *file_of(struct fuse_file_info *fi)
 
 struct file *file_new(struct fs *fs, int kind);
 void file_free(struct file *f);
+void file_release(struct file *f); /* it and its handle, which may use it a moment longer */
 void files_forget(struct fs *fs); /* those that are open when the daemon ends; after store_close */
 void file_tell_pollers(struct file *f);
 

@@ -46,6 +46,11 @@ static void settled(struct handle *h)
 	file_tell_pollers(f);
 }
 
+static void end_file(void *file)
+{
+	file_free(file);
+}
+
 /* The request has come to its end, and is about to be answered. */
 static void finish(struct open_request *rq)
 {
@@ -136,7 +141,7 @@ static void give(struct open_request *rq, struct handle *h)
 	f->ino = rq->ino;
 	rq->file = f;
 	if (reads_without_waiting(rq))
-		handle_on_settle(h, settled, f);
+		handle_on_settle(h, settled, end_file, f);
 	finish(rq);
 	rq->work.run = answer;
 	tell_of_writing(rq, h);
@@ -435,8 +440,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 	count(f->fs, REQUEST_RELEASE);
 	passthrough_release(f);
-	store_release(f->h);
-	file_free(f);
+	file_release(f);
 	fuse_reply_err(req, 0);
 }
 
@@ -494,6 +498,15 @@ struct file *file_new(struct fs *fs, int kind)
 	DL_PREPEND(fs->files, f);
 	pthread_mutex_unlock(&fs->files_lock);
 	return f;
+}
+
+void file_release(struct file *f)
+{
+	struct handle *h = f->h;
+
+	if (h == NULL || h->on_end == NULL)
+		file_free(f);
+	store_release(h);
 }
 
 void files_forget(struct fs *fs)

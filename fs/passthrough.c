@@ -363,7 +363,6 @@ void passthrough_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi
 	if (r < 0) { /* interrupted at the last moment: nobody will release it */
 		passthrough_arrived(f);
 		passthrough_release(f);
-		store_release(f->h);
-		file_free(f);
+		file_release(f);
 	}
 }

@@ -487,6 +487,21 @@ def test_3_nonblock_on_a_ready_object_reads_at_once(mnt):
         assert readable(fd) and os.read(fd, 10) == b"there"
 
 
+def test_3_nonblock_closed_while_it_settles(mnt):
+    """While pollers are being told. Without a sanitizer, that the daemon is there afterwards is all that can be seen."""
+    writer = mnt.worker()
+    for n in range(300):
+        path = mnt.declare(f"key{n}")
+        fds = [os.open(path, NONBLOCK) for _ in range(8)]
+        assert not any(readable(fd) for fd in fds)
+        job = writer.begin("write_path", path, b"result", os.O_WRONLY)
+        while not job.done and not readable(fds[0]):
+            pass
+        for fd in fds:
+            os.close(fd)
+        job.result()
+
+
 @pytest.mark.parametrize("how", ["key", "await", "once"])
 def test_3_nonblock_open_while_it_settles(mnt, how):
     """Whatever comes first, the read gives EAGAIN or all of it."""

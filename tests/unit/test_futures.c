@@ -613,7 +613,7 @@ static void test_unsettled(void **state)
 	CHECK_R(store_open_unsettled(st, &reader, node_of("f"), O_RDONLY | O_NONBLOCK, &h), 0);
 	CHECK_R(handle_settled(h), -EAGAIN);
 	CHECK_R(handle_fd(h), -EAGAIN);
-	handle_on_settle(h, on_settle, NULL);
+	handle_on_settle(h, on_settle, NULL, NULL);
 	w = open_write(1, "f", O_TRUNC);
 	put_bytes(w, "now");
 	CHECK(settled == 0);
@@ -652,7 +652,7 @@ static void test_unsettled_awaits(void **state)
 	settled = 0;
 	CHECK_R(store_await_unsettled(st, &reader, META_ROOT, "k", O_RDONLY | O_NONBLOCK, &h), 0);
 	CHECK_R(store_await_unsettled(st, &reader, META_ROOT, "never", O_RDONLY | O_NONBLOCK, &never), 0);
-	handle_on_settle(h, on_settle, NULL);
+	handle_on_settle(h, on_settle, NULL, NULL);
 	kill_writer(1, create(1, "k")); /* that was nothing */
 	CHECK_R(handle_settled(h), -EAGAIN);
 	put("k", "here");

@@ -933,8 +933,8 @@ static void unsettled(enum via via, bool evict)
 	a = begin_unsettled(5, via, "f");
 	b = begin_unsettled(6, via, "f");
 	d = begin_unsettled(7, via, "f");
-	handle_on_settle(a, on_settle, NULL);
-	handle_on_settle(b, on_settle, NULL);
+	handle_on_settle(a, on_settle, NULL, NULL);
+	handle_on_settle(b, on_settle, NULL, NULL);
 	CHECK_R(handle_settled(a), -EAGAIN);
 	replace("f", "data");
 	for (unsigned i = 0; i < 200 && handle_settled(d) == -EAGAIN; i++)
