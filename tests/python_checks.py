@@ -25,7 +25,7 @@ from python_rig import (Child, Skip, alarm, descriptors, eventually, is_waited_f
                         waits)
 
 import promisefs
-from promisefs import _files, _watcher
+from promisefs import _drafts, _watcher
 from promisefs import proxy as proxies
 
 CHECKS = {}
@@ -429,7 +429,7 @@ def callbacks_do_not_wait_for_a_thread_that_writes(store):
     with raises(ValueError):
         writing.result(20)
     eventually(lambda: len(called) == 4 and called[3].errno == errno.EOWNERDEAD)
-    assert not _files._afterwards and not _files._openers
+    assert not _drafts._afterwards and not _drafts._openers
 
 
 @check
@@ -437,10 +437,10 @@ def a_fork_while_a_draft_is_opened(store):
     """The child of another thread closes it, whatever the path by which it was opened."""
     os.mkdir(store.path("directory"))
     os.symlink("directory", store.path("link"))
-    future, target_of, children = store.future("link/future"), _files.target_of, []
+    future, target_of, children = store.future("link/future"), _drafts.target_of, []
 
     def fork_first(fd):
-        _files.target_of = target_of
+        _drafts.target_of = target_of
         children.append(os.fork())
         if children[-1] == 0:
             time.sleep(600)
@@ -448,14 +448,14 @@ def a_fork_while_a_draft_is_opened(store):
 
     for write, key in ((lambda: store.put(b"value", "link/plain"), "directory/plain"),
                        (lambda: future.set_result(b"value"), "directory/future")):
-        _files.target_of = fork_first
+        _drafts.target_of = fork_first
         try:
             write()
             assert store.get(key, timeout=5) == b"value" and store.attribute(key, "state") == "ready"
         finally:
             os.kill(children[0], signal.SIGKILL)
             os.waitpid(children.pop(), 0)
-    assert not _files._forked
+    assert not _drafts._forked
 
 
 @check
@@ -488,7 +488,7 @@ def a_child_that_is_slow_to_forget(store):
         assert future.result(20) == b"half and half" and future.state() == "ready"
         assert broken.exception(20).errno == errno.EOWNERDEAD
     os.listdir = listdir
-    assert not _files._pipes and len(_files._forked) <= 1
+    assert not _drafts._pipes and len(_drafts._forked) <= 1
 
 
 @check
@@ -533,7 +533,7 @@ def forks_and_threads(store):
             stop.set()
         for one in forking:
             one.result(20)
-    assert not _files._writers and not _files._inside and not _files._forking and not _files._pipes
+    assert not _drafts._writers and not _drafts._inside and not _drafts._forking and not _drafts._pipes
 
 
 @check

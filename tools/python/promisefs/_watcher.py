@@ -8,7 +8,7 @@ import select
 import threading
 from typing import Any, Callable, Optional
 
-from . import _files
+from . import _drafts
 
 
 class Watcher:
@@ -42,7 +42,7 @@ class Watcher:
         while True:
             for fd, _ in self.epoll.poll():
                 if fd == self.reading:
-                    _files.drain(fd)
+                    _drafts.drain(fd)
                     while self.queue:
                         safely(self.queue.popleft())
                 else:

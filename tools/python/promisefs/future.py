@@ -12,7 +12,7 @@ import select
 import time
 from typing import TYPE_CHECKING, Any, Callable, Generator, Generic, Iterable, Iterator, Optional, TypeVar
 
-from . import _files, _watcher
+from . import _drafts, _files, _watcher
 from .errors import Cancelled, InvalidStateError
 from .proxy import Proxy
 
@@ -121,7 +121,7 @@ class Future(Generic[T]):
         try:
             os.write(fd, b"log " + os.fsencode(self.store._from_top(self.key)) + b"\n")
             last = b""
-            for block in iter(lambda: os.read(fd, _files.BLOCK), b""):
+            for block in iter(lambda: os.read(fd, _drafts.BLOCK), b""):
                 last = b"\n".join((last + block).rsplit(b"\n", 2)[-2:])
         finally:
             os.close(fd)
@@ -180,15 +180,15 @@ class Future(Generic[T]):
         loop = asyncio.get_running_loop()
         try:
             self.store._mount.check()
-            while (fd := _files.open_now(self._waiting_path(), self.path)) is None:
-                with _files.told_of_writers() as pipe:
+            while (fd := _drafts.open_now(self._waiting_path(), self.path)) is None:
+                with _drafts.told_of_writers() as pipe:
                     told = asyncio.Event()
                     loop.add_reader(pipe, told.set)
                     try:
-                        while _files.written_elsewhere(self.path):
+                        while _drafts.written_elsewhere(self.path):
                             await told.wait()
                             told.clear()
-                            _files.drain(pipe)
+                            _drafts.drain(pipe)
                     finally:
                         loop.remove_reader(pipe)
         except OSError as error:
@@ -213,15 +213,15 @@ class Future(Generic[T]):
 
         Never waits. Takes a descriptor until then: OSError (EMFILE) if there is none."""
         done = functools.partial(call, self)
-        while not _files.after_writing(self.path, lambda: _watcher.soon(lambda: self.add_done_callback(call))):
+        while not _drafts.after_writing(self.path, lambda: _watcher.soon(lambda: self.add_done_callback(call))):
             try:
                 with self.store._mount:
-                    fd = _files.open_now(self._waiting_path(), self.path)
+                    fd = _drafts.open_now(self._waiting_path(), self.path)
             except OSError as error:
                 if error.errno in CANNOT_WAIT:
                     raise
                 return _watcher.safely(done)
-            if fd is not None and _files.readable(fd, 0):
+            if fd is not None and _drafts.readable(fd, 0):
                 os.close(fd)
                 return _watcher.safely(done)
             if fd is not None:
@@ -316,7 +316,7 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
             for future in todo:
                 try:
                     with future.store._mount:
-                        fd = _files.open_now(future._waiting_path(), future.path)
+                        fd = _drafts.open_now(future._waiting_path(), future.path)
                 except OSError as error:
                     if error.errno in CANNOT_WAIT:
                         raise
@@ -330,17 +330,17 @@ def as_completed(futures: Iterable[Future[Any]], timeout: Optional[float] = None
             if not later and not waiting:
                 break
             if later and pipe < 0:
-                pipe = stack.enter_context(_files.told_of_writers())
+                pipe = stack.enter_context(_drafts.told_of_writers())
                 poller.register(pipe, select.POLLIN)
                 continue
             left = None if end is None else max(0, end - time.monotonic())
-            ready = poller.poll(None if left is None else min(int(left * 1000 + 0.999), _files.LONGEST))
+            ready = poller.poll(None if left is None else min(int(left * 1000 + 0.999), _drafts.LONGEST))
             if not ready:
                 raise TimeoutError(errno.ETIMEDOUT, f"{len(waiting) + len(later)} futures are not set within "
                                                     f"{timeout:g} s")
             for fd, _ in ready:
                 if fd == pipe:
-                    _files.drain(pipe)
+                    _drafts.drain(pipe)
                     continue
                 poller.unregister(fd)
                 os.close(fd)

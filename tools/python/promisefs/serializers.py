@@ -9,7 +9,7 @@ import pickle
 import sys
 from typing import Any, Callable, Iterable, Union
 
-from . import _files
+from . import _drafts, _files
 
 PICKLE_MARKS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
 NUMPY_MARK = b"\x93NUMPY"
@@ -109,11 +109,11 @@ def dump_auto(value: Any) -> list[Any]:
 
 
 def load_auto(fd: int) -> Any:
-    data = os.read(fd, _files.BLOCK)
+    data = os.read(fd, _drafts.BLOCK)
     if data.startswith(NUMPY_MARK):
         os.lseek(fd, 0, os.SEEK_SET)
         return load_numpy(fd)
-    if len(data) == _files.BLOCK:
+    if len(data) == _drafts.BLOCK:
         data = _files.read_all(fd, data)
     return pickle.loads(data) if data.startswith(PICKLE_MARKS) else data
 

@@ -9,7 +9,7 @@ import pathlib
 import pickle
 from typing import IO, Any, Iterable, Optional, TypeVar, Union
 
-from . import _files, ownership, serializers
+from . import _drafts, _files, ownership, serializers
 from .errors import BrokenPromise
 from .future import Future, Source
 from .lifetimes import ContextLifetime, Expiry, lease_of
@@ -92,7 +92,7 @@ class Store:
 
     def _load_path(self, path: str, shown: str, timeout: Optional[float] = None, block: bool = True) -> Any:
         try:
-            fd = _files.open_settled(path, shown, timeout) if block else _files.open_now(path, shown)
+            fd = _files.open_settled(path, shown, timeout) if block else _drafts.open_now(path, shown)
             if fd is None:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), shown)
             try:
