@@ -485,12 +485,31 @@ void handle_take(struct waiter *w, struct version *v)
 	v->opens++;
 }
 
+static void settled(struct told *t)
+{
+	struct handle *h = (struct handle *)((char *)t - offsetof(struct handle, told));
+	void (*on_settle)(struct handle *h);
+	bool released;
+
+	pthread_mutex_lock(&h->st->lock);
+	h->unsettled = false;
+	on_settle = h->released ? NULL : h->on_settle;
+	pthread_mutex_unlock(&h->st->lock);
+	if (on_settle != NULL)
+		on_settle(h);
+
+	pthread_mutex_lock(&h->st->lock);
+	h->waiter.waking = false;
+	released = h->released;
+	pthread_mutex_unlock(&h->st->lock);
+	if (released)
+		free_handle(h);
+}
+
 static void unsettled_woken(struct waiter *w, int r)
 {
 	struct handle *h = (struct handle *)((char *)w - offsetof(struct handle, waiter));
 	const struct caller who = { .tid = h->tid, .uid = h->uid, .via = h->via };
-	void (*on_settle)(struct handle *h);
-	bool released;
 	struct op op;
 
 	if (h->name != NULL) /* whatever has that name now: not the one whose heir this was, perhaps */
@@ -507,20 +526,12 @@ static void unsettled_woken(struct waiter *w, int r)
 	if (r == STORE_WAITING)
 		return;
 	store_wait_over(h->st, w);
-	pthread_mutex_lock(&h->st->lock);
-	h->unsettled = false;
 	h->failed = r == -ESTALE ? -ECANCELED : r;
-	on_settle = h->released ? NULL : h->on_settle;
-	pthread_mutex_unlock(&h->st->lock);
-	if (on_settle != NULL)
-		on_settle(h);
-
-	pthread_mutex_lock(&h->st->lock);
-	h->waiter.waking = false;
-	released = h->released;
-	pthread_mutex_unlock(&h->st->lock);
-	if (released)
-		free_handle(h);
+	h->told.done = settled;
+	if (h->takes || r < 0) /* its keys are gone, perhaps: whoever hears of this finds it so */
+		h->st->hooks.told(h->st->hooks_arg, &h->told);
+	else
+		settled(&h->told);
 }
 
 static struct handle *new_unsettled(struct store *st, const struct caller *who, uint64_t node, int flags)

@@ -315,6 +315,11 @@ static void no_forget(void *arg, uint64_t node)
 {
 }
 
+static void told_at_once(void *arg, struct told *t)
+{
+	t->done(t);
+}
+
 static void no_event(void *arg, const struct meta_event *e)
 {
 }
@@ -322,7 +327,7 @@ static void no_event(void *arg, const struct meta_event *e)
 static const struct store_hooks no_hooks = {
 	.process = no_process, .holds = no_holds, .held = nobody_holds, .only_these_hold = believe_holds,
 	.identify = no_identify, .watch = no_watch, .invalidate = no_invalidate, .forget = no_forget,
-	.event = no_event,
+	.told = told_at_once, .event = no_event,
 };
 
 int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,

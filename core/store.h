@@ -63,6 +63,10 @@ struct holding {
 	uint64_t object;
 };
 
+struct told {
+	void (*done)(struct told *t);
+};
+
 /* What core asks of its host. Called without locks. */
 struct store_hooks {
 	void (*process)(void *arg, int32_t tid, struct process *p);
@@ -72,7 +76,6 @@ struct store_hooks {
 	bool (*held)(void *arg, uint64_t object);
 	/* Does each of these threads' processes really have its object open for writing, and nobody else any of them? */
 	bool (*only_these_hold)(void *arg, const struct holding *h, unsigned n);
-	/* The name may mean something else now. */
 	/* What tells the process `pid` from others of that number. -ESRCH: there is none; -EPERM: `who` has no right to
 	 * it. */
 	int (*identify)(void *arg, const struct caller *who, int32_t pid, uint64_t *start);
@@ -82,6 +85,8 @@ struct store_hooks {
 	void (*invalidate)(void *arg, uint64_t parent, const char *name);
 	/* The attributes of a node have changed by themselves. As invalidate, and in order with that. */
 	void (*forget)(void *arg, uint64_t node);
+	/* Call t->done when all that was said by these two until now has come to be known; it may be at once. */
+	void (*told)(void *arg, struct told *t);
 	/* Something happened; e is valid during the call. */
 	void (*event)(void *arg, const struct meta_event *e);
 };
@@ -293,6 +298,7 @@ struct handle {
 	uint64_t parent;
 	char *name;
 	struct waiter waiter;
+	struct told told;
 	void (*on_settle)(struct handle *h); /* see handle_on_settle */
 	void (*on_end)(void *front);
 	void *front;

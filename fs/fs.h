@@ -298,6 +298,7 @@ void ops_directories(struct fuse_lowlevel_ops *ops);
 void fs_invalidate(struct fs *fs, uint64_t parent, const char *name);
 void fs_forget_attributes(struct fs *fs, uint64_t node); /* at once: those of a node that the kernel has, if it has it */
 void fs_forget_later(struct fs *fs, uint64_t node); /* after the names that were invalidated before */
+void fs_told(struct fs *fs, struct told *t);         /* and that: call t->done after all of it */
 
 /* ops_open.c: truncate(2) of a path: open, cut, close */
 void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size);

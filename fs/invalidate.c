@@ -59,6 +59,32 @@ void fs_forget_later(struct fs *fs, uint64_t node)
 	tell(fs, forget_now, node, "");
 }
 
+struct telling {
+	struct work work;
+	struct told *told;
+};
+
+static void all_told(struct work *w)
+{
+	struct telling *tl = (struct telling *)w;
+	struct told *t = tl->told;
+
+	free(tl);
+	t->done(t);
+}
+
+void fs_told(struct fs *fs, struct told *t)
+{
+	struct telling *tl = atomic_load(&fs->serving) ? malloc(sizeof(*tl)) : NULL;
+
+	if (tl == NULL) {
+		t->done(t);
+		return;
+	}
+	*tl = (struct telling){ .work.run = all_told, .told = t };
+	workers_queue(fs->invalidator, &tl->work);
+}
+
 /* Without an offset the kernel looks at no pages, and takes no lock that somebody could hold who waits for us. */
 void fs_forget_attributes(struct fs *fs, uint64_t node)
 {

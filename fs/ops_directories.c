@@ -49,6 +49,8 @@ static int add_entry(void *arg, const struct meta_dentry *d, const struct entry 
 
 	found.stable = found.stable && l->of == l->view; /* members of lifetimes go away by themselves */
 	reply_entry_param(l->of, &found, &p);
+	if (e->until != 0) /* a listing may take long to make, and the kernel counts from its arrival */
+		p.entry_timeout = 0;
 	if (!add(l, d->name, &p, (off_t)d->cookie))
 		return 1;
 	l->last = d->cookie;

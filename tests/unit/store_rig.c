@@ -61,6 +61,11 @@ static void hook_forget(void *arg, uint64_t node)
 {
 }
 
+static void hook_told(void *arg, struct told *t)
+{
+	t->done(t);
+}
+
 static void hook_event(void *arg, const struct meta_event *e)
 {
 	events_seen++;
@@ -69,7 +74,7 @@ static void hook_event(void *arg, const struct meta_event *e)
 const struct store_hooks hooks = {
 	.process = hook_process, .holds = hook_holds, .held = hook_held, .only_these_hold = hook_only_these,
 	.identify = hook_identify, .watch = hook_watch, .invalidate = hook_invalidate, .forget = hook_forget,
-	.event = hook_event,
+	.told = hook_told, .event = hook_event,
 };
 
 struct caller who(int32_t tid)
