@@ -298,6 +298,9 @@ void waiters_run(struct waiter *list); /* without locks */
 void waiters_start(struct store *st);
 
 /* lifetimes.c; catalog held */
+/* The kernel asks anew for the names of members, of the first thousand: it may know them for longer than the lifetime has.
+ * 0 when that is no lifetime. */
+int lifetime_names_expire(struct op *op, uint64_t lifetime);
 int lifetime_name(struct store *st, uint64_t lifetime, struct meta_dentry *d); /* -ENOENT: none that is alive */
 int lifetime_make(struct op *op, const char *name, struct meta_object *o); /* the name is free */
 int check_can_expire(struct store *st, const struct caller *who, const struct subject *s); /* -EOPNOTSUPP, -ENOENT, -EPERM */

@@ -84,7 +84,9 @@ static int names_expire(struct op *op, uint64_t object)
 	struct meta_object o;
 	int r = op->st->meta->ops->object_get(op->st->meta, object, &o);
 
-	return r == 0 && !is_dir(&o) ? names_invalidate(op, object) : r;
+	if (r < 0)
+		return r;
+	return is_dir(&o) ? lifetime_names_expire(op, object) : names_invalidate(op, object);
 }
 
 /* `10s`, `+5s`, an RFC 3339 time. */
@@ -110,13 +112,18 @@ static int parse_lease(struct store *st, const char *text, struct meta_lease *l)
 
 static int put(struct op *op, struct meta_lease *l)
 {
-	int r;
+	struct meta *m = op->st->meta;
+	struct meta_lease before;
+	int r = m->ops->lease_get(m, l->object, &before);
+	bool sooner = r == -ENOENT || (r == 0 && expiry(op->st, l) < expiry(op->st, &before));
 
+	if (r < 0 && r != -ENOENT)
+		return r;
 	l->boot_id = op->st->options.boot_id;
-	r = op->st->meta->ops->lease_put(op->st->meta, l);
+	r = m->ops->lease_put(m, l);
 	if (r == 0)
 		leases_rearm(op->st);
-	return r == 0 ? names_expire(op, l->object) : r;
+	return r == 0 && sooner ? names_expire(op, l->object) : r;
 }
 
 int lease_set(struct op *op, const struct subject *s, const char *text)

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #define SLICE 16
+#define TELL_MAX 1000
 #define PATIENCE_NS 1000000000LL
 #define RETRY_NS 200000000LL
 
@@ -75,6 +76,30 @@ static int end_reaches_names(struct op *op, uint64_t lifetime, uint64_t object)
 	int r = lease_end(op->st, lifetime, &at);
 
 	return r == 0 && at != INT64_MAX ? names_invalidate(op, object) : r;
+}
+
+struct telling {
+	struct op *op;
+	unsigned n;
+};
+
+static int tell_member(void *arg, const struct meta_dentry *d)
+{
+	struct telling *t = arg;
+	int r = names_invalidate(t->op, d->object);
+
+	return r < 0 ? r : ++t->n == TELL_MAX;
+}
+
+int lifetime_names_expire(struct op *op, uint64_t lifetime)
+{
+	struct telling t = { .op = op };
+	struct meta_dentry d;
+	int r = lifetime_name(op->st, lifetime, &d);
+
+	if (r == 0)
+		r = op->st->meta->ops->member_list(op->st->meta, lifetime, 0, tell_member, &t);
+	return r < 0 && r != -ENOENT ? r : 0;
 }
 
 static int add_member(struct op *op, const struct subject *s, uint64_t lifetime, const char *name)

@@ -8,6 +8,8 @@
 #define COOKIE_DOT 1
 #define COOKIE_DOTDOT 2
 
+#define LISTING_NS 250000000LL
+
 struct listing {
 	fuse_req_t req;
 	enum view view; /* of the directory */
@@ -48,9 +50,9 @@ static int add_entry(void *arg, const struct meta_dentry *d, const struct entry 
 	struct entry found = *e;
 
 	found.stable = found.stable && l->of == l->view; /* members of lifetimes go away by themselves */
+	if (found.until != 0) /* a listing may take long to make, and the kernel counts from its arrival */
+		found.until -= LISTING_NS;
 	reply_entry_param(l->of, &found, &p);
-	if (e->until != 0) /* a listing may take long to make, and the kernel counts from its arrival */
-		p.entry_timeout = 0;
 	if (!add(l, d->name, &p, (off_t)d->cookie))
 		return 1;
 	l->last = d->cookie;

@@ -135,6 +135,26 @@ def test_4_removing_a_member_evicts_it(mnt):
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("how", ["first", "sooner", "later"])
+def test_what_was_known_is_gone_when_its_lease_is(mnt, how):
+    """The names were looked up before their lifetime had this lease."""
+    keys = [mnt / f"key{n}" for n in range(900)]
+    os.mkdir(scope(mnt))
+    for n, key in enumerate(keys):
+        mnt.put(f"key{n}")
+        os.link(key, f"{scope(mnt)}/key{n}")
+    if how != "first":
+        set_attr(scope(mnt), "lease", {"sooner": "1h", "later": "500ms"}[how])
+    assert all(os.path.lexists(key) for key in keys)
+    end = time.time() + 1
+    os.utime(scope(mnt), (end, end))
+    if how == "later":
+        eventually(lambda: time.time() > end - 0.3, 5)
+        assert all(os.path.lexists(key) for key in keys) or time.time() > end
+    eventually(lambda: time.time() > end, 5)
+    assert [key for key in reversed(keys) if os.path.lexists(key)] == []
+
+
 @pytest.mark.parametrize("how", ["end", "remove the member", "lease of the lifetime", "lease of the file"])
 def test_4_all_keys_of_a_member_go(mnt, how):
     put_all(mnt, "key")
