@@ -13,7 +13,7 @@ struct blob_ops {
 	int (*create)(struct blobs *b, uint64_t vid);   /* new empty draft; returns a descriptor to read and write */
 	int (*open)(struct blobs *b, uint64_t vid);     /* draft or published; returns a descriptor */
 	int (*publish)(struct blobs *b, uint64_t vid, uint64_t as); /* draft vid to published `as`; 0 when it is already */
-	int (*share)(struct blobs *b, uint64_t vid, uint64_t draft); /* make draft the same file as published vid; -EBUSY: somebody uses it */
+	int (*share)(struct blobs *b, uint64_t vid, uint64_t draft); /* make draft the same file as vid; -EBUSY: vid is in use */
 	int (*unshare)(struct blobs *b, uint64_t vid, int64_t size); /* a file of its own again: its first size bytes */
 	int (*remove)(struct blobs *b, uint64_t vid);   /* draft or published; 0 when there is none */
 	int (*stat)(struct blobs *b, uint64_t vid, struct stat *st);
@@ -22,8 +22,8 @@ struct blob_ops {
 	int (*sync_all)(struct blobs *b);               /* the same of everything */
 	int (*list_drafts)(struct blobs *b, int (*fn)(void *arg, uint64_t vid), void *arg);
 	bool (*is_written)(struct blobs *b, int fd);    /* can anybody but us write it, as through a mapping that is left? */
-	/* Are its bytes others than those of published vid? Asked of files of the same size and time: false also where that
-	 * means that nobody has written, not even by a mapping; true also when it would take long to find out. */
+	/* Are its bytes others than those of published vid? Asked of files of the same size and time: false also where
+	 * that means that nobody has written, not even by a mapping; true also when it would take long to find out. */
 	bool (*differs)(struct blobs *b, uint64_t vid, int fd);
 	int64_t (*space)(struct blobs *b);              /* bytes that can still be written */
 };

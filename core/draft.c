@@ -346,7 +346,8 @@ void draft_revoked(struct store *st, uint64_t vid)
 
 bool draft_is_untouched(const struct version *v, const struct stat *bytes)
 {
-	return v->continues && !v->stored && v->data == DATA_READY && bytes->st_size == v->start_size && ns_of(&bytes->st_mtim) == v->start_mtime;
+	return v->continues && !v->stored && v->data == DATA_READY &&
+	       bytes->st_size == v->start_size && ns_of(&bytes->st_mtim) == v->start_mtime;
 }
 
 static struct draft_question draft_question(struct store *st, struct version *v, const struct meta_object *o,

@@ -39,7 +39,7 @@ struct version {
 	uint64_t base;        /* the version that a draft starts from, 0: empty */
 	bool mappable;        /* somebody has had it open so that he could map it for writing */
 	unsigned writer_opens; /* how often it was opened for writing */
-	bool stored;          /* it was written to by a mapping, or may be yet, though the time of its file does not tell */
+	bool stored;          /* written to by a mapping, or may be yet, though the time of its file does not tell */
 	bool continues;       /* it starts from the current version, which may be empty, too */
 	bool sealed, fsynced; /* as in the catalog's draft record */
 	int64_t sealed_at;    /* boot time */

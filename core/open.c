@@ -239,8 +239,8 @@ static bool may_be_mapped(const struct version *d)
 	return false;
 }
 
-/* Such a process is a writer of the draft. Of an object that has had other versions, what is mapped may be one of these,
- * unless it is mapped for writing. store->lock held. */
+/* Such a process is a writer of the draft. Of an object that has had other versions, what is mapped may be one of
+ * these, unless it is mapped for writing. store->lock held. */
 static bool maps_draft(const struct opening *o, const struct version *d)
 {
 	const struct waiter *w = o->waiter;
@@ -410,7 +410,8 @@ static struct open_question question(struct opening *o)
 		.write = o->write,
 		.drafting = d != NULL && d->writer_list != NULL,
 		.sealed = d != NULL && d->sealed,
-		.patient = !mapped && (d == NULL || !d->held_up) && (o->waiter != NULL || (o->flags & O_NONBLOCK) == 0 || o->write),
+		.patient = !mapped && (d == NULL || !d->held_up) &&
+			   (o->waiter != NULL || (o->flags & O_NONBLOCK) == 0 || o->write),
 		.is_draft = d != NULL && d->vid == o->node,
 		.holds = mapped ? HOLDS_YES : o->holds,
 	};

@@ -112,7 +112,7 @@ static int publish(struct blobs *b, uint64_t vid, uint64_t as)
 	return renameat(dir_of(b)->drafts, from, dir_of(b)->data, to) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-/* A lease to write is refused while anybody else has the file open, as by a mapping that has outlived its descriptor. */
+/* A lease to write is refused while anybody else has the file open, as by a mapping that outlived its descriptor. */
 static bool is_used(int fd)
 {
 	bool used = fcntl(fd, F_SETLEASE, F_WRLCK) < 0 && errno == EAGAIN;

@@ -1,7 +1,7 @@
-/* Detours: open files whose node stands for other bytes than they have, such as the draft that a writer has got who came
- * through /proc/PID/fd. Their data go through us. The size that the kernel keeps is that of the node, so all that goes by
- * it is put right here: attributes that are asked for such a file, or by a process that has one of the node, are those of
- * what it writes, and are not kept; and its appends are appended. */
+/* Detours: open files whose node stands for other bytes than they have, such as the draft that a writer got who came
+ * through /proc/PID/fd. Their data go through us. The size that the kernel keeps is that of the node, so all that goes
+ * by it is put right here: attributes that are asked for such a file, or by a process that has one of the node, are
+ * those of what it writes, and are not kept; and its appends are appended. */
 #include "fs/fs.h"
 #include "fs/process.h"
 

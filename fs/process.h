@@ -24,8 +24,8 @@ bool process_holds(int32_t tid, dev_t dev, uint64_t object);
 /* The same of any process that we may look at. */
 bool process_any_holds(dev_t dev, uint64_t object);
 
-/* What does the process of tid have mapped of it? Blocks while another thread of the process changes its mappings, which may
- * have to wait for an answer of ours: not for a thread that serves requests. */
+/* What does the process of tid have mapped of it? Blocks while another thread of the process changes its mappings, which
+ * may have to wait for an answer of ours: not for a thread that serves requests. */
 enum maps process_maps(int32_t tid, dev_t dev, uint64_t object);
 
 /* Does each of these threads' processes have its object open for writing, and no other process any of them? */

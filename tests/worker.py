@@ -90,13 +90,14 @@ def mmap_write(path, data):
 
 
 def map_and_close(path, size, flags=os.O_RDWR, prot=mmap.PROT_READ | mmap.PROT_WRITE, shared=True):
-    """As programs in C do it (Python's mmap keeps a descriptor): map a file and keep nothing but the mapping; its address."""
+    """Map a file and keep nothing but the mapping, as programs in C do (Python's mmap keeps a descriptor); its address."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_ssize_t
     fd = os.open(path, flags, 0o666)
     if os.fstat(fd).st_size < size:
         os.ftruncate(fd, size)
-    at = libc.mmap(None, ctypes.c_size_t(size), prot, mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE, fd, ctypes.c_long(0))
+    kind = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE
+    at = libc.mmap(None, ctypes.c_size_t(size), prot, kind, fd, ctypes.c_long(0))
     error = ctypes.get_errno()
     os.close(fd)
     if at == -1:
