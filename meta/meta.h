@@ -157,6 +157,19 @@ struct meta_commit {
 
 struct meta;
 
+/* Tables whose rows belong to an object and go with it; see rows_scan. */
+enum meta_table {
+	META_ATTRIBUTES,
+	META_DRAFTS,
+	META_TORN, /* `aborted` */
+	META_ENDINGS,
+	META_LEASES,
+	META_BINDINGS,
+	META_TAKEN,
+	META_TABLES,
+};
+
+typedef int (*meta_text_fn)(void *arg, const char *text);
 typedef int (*meta_dentry_fn)(void *arg, const struct meta_dentry *d); /* non-zero ends the walk and is returned */
 typedef int (*meta_attribute_fn)(void *arg, const char *name, size_t value_len);
 typedef int (*meta_draft_fn)(void *arg, const struct meta_draft *d);
@@ -260,6 +273,22 @@ struct meta_ops {
 	int (*event_add)(struct meta *m, struct meta_event *e);
 	int (*event_scan)(struct meta *m, uint64_t after, meta_event_fn fn, void *arg); /* oldest first */
 
+	/* For looking at a whole store and putting it right (core/fsck.c): walks over all rows, in the order of their keys,
+	 * and what no operation of a mount needs. Records may contradict each other here. */
+	int (*object_scan)(struct meta *m, meta_object_fn fn, void *arg);
+	int (*dentry_scan)(struct meta *m, bool members, meta_dentry_fn fn, void *arg); /* by parent and cookie */
+	int (*borrow_scan)(struct meta *m, meta_borrow_fn fn, void *arg);
+	int (*borrow_remove)(struct meta *m, uint64_t handle);
+	int (*rows_scan)(struct meta *m, enum meta_table t, meta_id_fn fn, void *arg); /* the objects, each once */
+	int (*rows_remove)(struct meta *m, enum meta_table t, uint64_t object);
+	int (*check)(struct meta *m, meta_text_fn fn, void *arg); /* what the engine finds wrong with its own files */
+	int (*numbers)(struct meta *m, uint64_t *next, uint64_t *used); /* first number not given out, highest in use */
+	int (*numbers_mend)(struct meta *m); /* none that is in use is given out again */
+	int (*identity)(struct meta *m, char uuid[static 64]); /* tells this store from all others */
+	int (*events_trim)(struct meta *m, uint64_t keep, bool dry, uint64_t *removed); /* all but the newest */
+	int (*space)(struct meta *m, int64_t *bytes, int64_t *unused); /* what it takes, and what of that is free */
+	int (*compact)(struct meta *m); /* outside of begin and end, and nobody else has it open */
+
 	void (*counts)(struct meta *m, struct meta_counts *c); /* since it was opened; not between begin and end */
 };
 
@@ -274,6 +303,19 @@ struct meta {
  * negative errno and points *why at a sentence (valid in this thread until the next call): -EBADMSG corrupt or not a catalog, -EPROTO from a newer version,
  * -EROFS, -EACCES, -ENOSPC, -EIO. */
 int meta_sqlite_open(const char *path, struct meta **ret, const char **why);
+
+/* The same to look at it only, also while a daemon has it open: what it shows is one moment, from the first call after
+ * begin to end(META_ABANDON). Also -ENOENT: there is none, or it is empty; -ESTALE: of an older version. */
+int meta_sqlite_open_reader(const char *path, struct meta **ret, const char **why);
+
+/* A copy of the catalog of one moment, also while a daemon has it open, in a new file that holds all of it. `stop` (may
+ * be NULL) is asked now and then: -ECANCELED. */
+int meta_sqlite_copy(const char *from, const char *to, bool (*stop)(void *arg), void *arg);
+
+/* Makes a new catalog of what can be read of a damaged one. `copied` is told each table, how many rows were read, and
+ * whether some could not be. -ENODATA: nothing can be read. */
+typedef void (*meta_copied_fn)(void *arg, const char *table, uint64_t rows, bool lost);
+int meta_sqlite_salvage(const char *from, const char *to, meta_copied_fn copied, void *arg);
 
 /* The newest schema version that meta_sqlite_open knows. */
 #define META_SCHEMA_VERSION 4

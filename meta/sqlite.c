@@ -196,6 +196,7 @@ static void make_ops(void)
 	sqlite_ops.end = sqlite_end;
 	sqlite_ops.contended = contended;
 	sqlite_ops.counts = counts;
+	sqlite_upkeep_ops(&sqlite_ops);
 }
 
 static struct sqlite_catalog *new_catalog(void)
@@ -261,6 +262,55 @@ int meta_sqlite_open(const char *path, struct meta **ret, const char **why)
 	if (r < 0) {
 		if (*why == NULL)
 			*why = open_error(r);
+		close_catalog(&s->meta);
+		return r;
+	}
+	*ret = &s->meta;
+	return 0;
+}
+
+/* Nothing is made, brought up to date or copied back. */
+static int open_reading(struct sqlite_catalog *s, const char *path, const char **why)
+{
+	int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+	int rc = sqlite3_open_v2(path, &s->db, flags, NULL), version = 0, pages = 0, r;
+
+	if (rc != SQLITE_OK)
+		return sqlite_errno(s->db, rc);
+	sqlite3_busy_timeout(s->db, BUSY_TIMEOUT_MS);
+	r = pragma_int(s->db, "PRAGMA page_count", &pages);
+	if (r == 0 && pages == 0)
+		return -ENOENT;
+	if (r == 0)
+		r = pragma_int(s->db, "PRAGMA user_version", &version);
+	if (r == 0)
+		r = check_identity(s->db, version, why);
+	if (r == 0 && version < META_SCHEMA_VERSION) {
+		*why = "it is from an older promisefs; mount the store once, that brings it up to date";
+		return -ESTALE;
+	}
+	return r;
+}
+
+int meta_sqlite_open_reader(const char *path, struct meta **ret, const char **why)
+{
+	struct sqlite_catalog *s;
+	int r;
+
+	*why = NULL;
+	if (access(path, F_OK) < 0) {
+		*why = "it is not there";
+		return -errno;
+	}
+	s = new_catalog();
+	if (s == NULL)
+		return -ENOMEM;
+	r = open_reading(s, path, why);
+	if (r == 0)
+		r = prepare(s);
+	if (r < 0) {
+		if (*why == NULL)
+			*why = r == -ENOENT ? "it is empty" : open_error(r);
 		close_catalog(&s->meta);
 		return r;
 	}

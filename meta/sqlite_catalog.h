@@ -57,6 +57,11 @@ extern const struct meta_ops sqlite_record_ops; /* the record calls; the life cy
 int sqlite_errno(sqlite3 *db, int rc);          /* negative errno for an SQLite result code */
 int sqlite_step(struct sqlite_catalog *s, enum statement which); /* SQLITE_ROW, SQLITE_DONE or negative errno */
 int sqlite_reserve_ids(struct sqlite_catalog *s);
+void sqlite_read_object(sqlite3_stmt *st, struct meta_object *o);
+void sqlite_read_name(sqlite3_stmt *st, int column, struct meta_dentry *d);
+
+/* sqlite_upkeep.c */
+void sqlite_upkeep_ops(struct meta_ops *ops); /* fills in the calls for looking at a whole store */
 
 /* sqlite_transaction.c */
 void sqlite_begin(struct meta *m);

@@ -140,7 +140,7 @@ static int new_id(struct meta *m, uint64_t *id)
 
 /* Objects */
 
-static void read_object(sqlite3_stmt *st, struct meta_object *o)
+void sqlite_read_object(sqlite3_stmt *st, struct meta_object *o)
 {
 	int c = 0;
 
@@ -206,7 +206,7 @@ static int get_object(struct meta *m, enum statement which, uint64_t id, struct 
 	r = sqlite_step(catalog_of(m), which);
 	if (r != SQLITE_ROW)
 		return r < 0 ? r : -ENOENT;
-	read_object(st, o);
+	sqlite_read_object(st, o);
 	sqlite3_reset(st);
 	return 0;
 }
@@ -270,7 +270,7 @@ static int object_row(void *ctx, sqlite3_stmt *st)
 	struct object_walk *w = ctx;
 	struct meta_object o;
 
-	read_object(st, &o);
+	sqlite_read_object(st, &o);
 	return w->fn(w->arg, &o);
 }
 
@@ -367,7 +367,7 @@ struct dentry_walk {
 	uint64_t fixed; /* the parent when listing, the object when asking for names */
 };
 
-static void read_name(sqlite3_stmt *st, int column, struct meta_dentry *d)
+void sqlite_read_name(sqlite3_stmt *st, int column, struct meta_dentry *d)
 {
 	int len = sqlite3_column_bytes(st, column);
 
@@ -384,7 +384,7 @@ static int list_row(void *ctx, sqlite3_stmt *st)
 
 	d.cookie = (uint64_t)sqlite3_column_int64(st, 0);
 	d.object = (uint64_t)sqlite3_column_int64(st, 2);
-	read_name(st, 1, &d);
+	sqlite_read_name(st, 1, &d);
 	return w->fn(w->arg, &d);
 }
 
@@ -409,7 +409,7 @@ static int names_row(void *ctx, sqlite3_stmt *st)
 
 	d.parent = (uint64_t)sqlite3_column_int64(st, 0);
 	d.cookie = (uint64_t)sqlite3_column_int64(st, 1);
-	read_name(st, 2, &d);
+	sqlite_read_name(st, 2, &d);
 	return w->fn(w->arg, &d);
 }
 
