@@ -8,6 +8,13 @@
 
 struct blobs;
 
+struct blob_file {
+	uint64_t vid; /* 0: it is none of ours */
+	bool draft;
+	const char *name; /* what a person finds it by */
+	const struct stat *st;
+};
+
 /* All return 0 (or what is said) or a negative errno, and may be called from any thread. */
 struct blob_ops {
 	int (*create)(struct blobs *b, uint64_t vid);   /* new empty draft; returns a descriptor to read and write */
@@ -26,6 +33,11 @@ struct blob_ops {
 	 * that means that nobody has written, not even by a mapping; true also when it would take long to find out. */
 	bool (*differs)(struct blobs *b, uint64_t vid, int fd);
 	int64_t (*space)(struct blobs *b);              /* bytes that can still be written */
+	bool (*held)(struct blobs *b);                  /* does a backup need the files that are there? */
+	/* For fsck: every file that there is; and moving one out of the way, to where it is kept (stays: it also stays where
+	 * it is). name: of one that is none of ours, else NULL. */
+	int (*list)(struct blobs *b, int (*fn)(void *arg, const struct blob_file *f), void *arg);
+	int (*set_aside)(struct blobs *b, uint64_t vid, const char *name, bool stays);
 };
 
 struct blobs {

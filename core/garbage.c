@@ -6,6 +6,9 @@
  * files then. Where the version was durable and its replacement is not, the replacement's bytes are synced first: what
  * was fsynced may be replaced, but never lost.
  *
+ * While a backup copies the store (blobs->ops->held), everything stays: what its catalog speaks of must be there. It is
+ * looked again every half second.
+ *
  * When a file holds much of what space there is left, it is not waited for company, and whoever removed it is told only
  * when the space is free again. */
 #include "core/internal.h"
@@ -25,6 +28,7 @@ struct removal {
 	uint64_t replaced; /* the object that has another version instead; 0: none, or nobody minds if it is lost */
 	int64_t size;
 	struct meta_commit *user; /* to be told when the file is gone; NULL: nobody */
+	bool loose; /* nobody has it open, and we do not keep it open */
 	struct removal *next;
 };
 
@@ -34,6 +38,7 @@ struct garbage {
 	pthread_mutex_t lock; /* guards the rest; taken last, with nothing inside */
 	pthread_cond_t cond;  /* both ways: there is work, there is none */
 	struct removal *list;
+	struct removal *later; /* what a backup still needs */
 	unsigned count;
 	bool urgent, busy, stop, started;
 };
@@ -117,7 +122,8 @@ void garbage_keep(struct store *st, struct removal *list)
 	struct removal *rm, *next;
 
 	LL_FOREACH_SAFE(list, rm, next) {
-		version_end(st, let_go(st, rm->vid, false));
+		if (!rm->loose)
+			version_end(st, let_go(st, rm->vid, false));
 		free(rm);
 	}
 }
@@ -182,8 +188,10 @@ static void remove_all(struct store *st, struct removal *list, int result)
 	struct removal *rm;
 
 	LL_FOREACH(list, rm) {
-		struct version_end end = let_go(st, rm->vid, result == 0);
+		struct version_end end = { .fd = -1, .remove = result == 0 ? rm->vid : 0 };
 
+		if (!rm->loose)
+			end = let_go(st, rm->vid, result == 0);
 		if (end.fd >= 0)
 			close(end.fd);
 		if (end.remove == 0 || st->blobs->ops->remove(st->blobs, end.remove) < 0)
@@ -217,27 +225,76 @@ static void wait_for_company(struct garbage *g)
 			return;
 }
 
+/* Nobody is kept waiting for the space. At the end it stays recorded, and the next start removes it. */
+static void put_off(struct garbage *g, struct removal *list)
+{
+	struct removal *rm, *next;
+
+	LL_FOREACH(list, rm)
+		if (rm->user != NULL) {
+			rm->user->done(rm->user, 0);
+			rm->user = NULL;
+		}
+	pthread_mutex_lock(&g->lock);
+	if (!g->stop) {
+		LL_FOREACH_SAFE(list, rm, next)
+			LL_PREPEND(g->later, rm);
+		list = NULL;
+	}
+	pthread_mutex_unlock(&g->lock);
+	garbage_keep(g->st, list);
+}
+
+bool garbage_put_off(struct store *st, uint64_t vid)
+{
+	struct garbage *g = st->garbage;
+	struct removal *rm;
+	bool stopped;
+
+	if (!st->blobs->ops->held(st->blobs))
+		return false;
+	rm = calloc(1, sizeof(*rm));
+	pthread_mutex_lock(&g->lock);
+	stopped = g->stop;
+	if (rm != NULL && !stopped) {
+		*rm = (struct removal){ .vid = vid, .loose = true };
+		LL_PREPEND(g->later, rm);
+		pthread_cond_broadcast(&g->cond);
+	}
+	pthread_mutex_unlock(&g->lock);
+	if (stopped)
+		free(rm);
+	return true;
+}
+
 static void *garbage_main(void *arg)
 {
 	struct garbage *g = arg;
 
 	pthread_mutex_lock(&g->lock);
-	while (!g->stop || g->list != NULL) {
+	while (!g->stop || g->list != NULL || g->later != NULL) {
 		struct removal *list;
+		int r;
 
-		if (g->list == NULL) {
+		if (g->list == NULL && g->later == NULL) {
 			pthread_cond_wait(&g->cond, &g->lock);
 			continue;
 		}
 		wait_for_company(g);
 		list = g->list;
-		g->list = NULL;
+		LL_CONCAT(list, g->later);
+		g->list = g->later = NULL;
 		g->count = 0;
 		g->busy = true;
 		g->urgent = false;
 		pthread_mutex_unlock(&g->lock);
-		remove_all(g->st, list, make_durable(g->st, list));
-		finish(list);
+		r = make_durable(g->st, list);
+		if (g->st->blobs->ops->held(g->st->blobs)) {
+			put_off(g, list);
+		} else {
+			remove_all(g->st, list, r);
+			finish(list);
+		}
 		pthread_mutex_lock(&g->lock);
 		g->busy = false;
 		pthread_cond_broadcast(&g->cond);

@@ -243,6 +243,9 @@ struct version_end version_put(struct store *st, struct version *v);
 struct version *version_current(struct store *st, const struct meta_object *o); /* found or made, not counted */
 
 int record_now(struct store *st, enum meta_ack ack); /* waits until everything up to now is; without locks */
+int end_and_wait(struct meta *m, enum meta_ack ack); /* ends an operation, and waits until it is recorded */
+int roots_make(struct meta *m);                      /* those that are missing; inside of an operation */
+int hash_file(int fd, int64_t left, char hex[static 65]); /* SHA-256 of the next `left` bytes at most */
 
 /* garbage.c */
 /* The data of o's version is needed no longer. replaced: the object has another version instead. */
@@ -250,6 +253,8 @@ int op_remove_data(struct op *op, const struct meta_object *o, bool replaced);
 bool garbage_take(struct store *st, struct removal *list, struct meta_commit *user); /* true: it is told later */
 void garbage_keep(struct store *st, struct removal *list); /* the operation was taken back */
 void garbage_empty(struct store *st); /* waits until all that was taken is removed; without locks */
+/* A backup needs the files that are there: then this one is removed when it has ended. False: remove it now. */
+bool garbage_put_off(struct store *st, uint64_t vid);
 int garbage_start(struct store *st);
 void garbage_stop(struct store *st); /* empties it; what is taken afterwards waits for the next start */
 void garbage_free(struct store *st);

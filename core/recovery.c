@@ -159,7 +159,7 @@ static int recover_garbage(struct store *st)
 	if (r == 0 && l.n > 0)
 		r = record_now(st, META_DURABLE);
 	for (size_t i = 0; r == 0 && i < l.n; i++) {
-		if (st->blobs->ops->remove(st->blobs, l.vids[i]) < 0)
+		if (garbage_put_off(st, l.vids[i]) || st->blobs->ops->remove(st->blobs, l.vids[i]) < 0)
 			continue;
 		op_begin(&op, st, NULL);
 		r = op_end(&op, st->meta->ops->garbage_remove(st->meta, l.vids[i]), META_LATER, NULL);

@@ -1,4 +1,5 @@
 /* The life of a store, and the bracket around each operation. */
+#include "core/fsck.h"
 #include "core/internal.h"
 
 #include <errno.h>
@@ -18,7 +19,7 @@ void version_end_in_op(struct store *st, struct version_end end)
 {
 	if (end.fd >= 0)
 		close(end.fd);
-	if (end.remove != 0 && st->blobs->ops->remove(st->blobs, end.remove) == 0)
+	if (end.remove != 0 && !garbage_put_off(st, end.remove) && st->blobs->ops->remove(st->blobs, end.remove) == 0)
 		st->meta->ops->garbage_remove(st->meta, end.remove);
 }
 
@@ -28,7 +29,7 @@ void version_end(struct store *st, struct version_end end)
 
 	if (end.fd >= 0)
 		close(end.fd);
-	if (end.remove == 0 || st->blobs->ops->remove(st->blobs, end.remove) < 0)
+	if (end.remove == 0 || garbage_put_off(st, end.remove) || st->blobs->ops->remove(st->blobs, end.remove) < 0)
 		return;
 	op_begin(&op, st, NULL);
 	op_end(&op, st->meta->ops->garbage_remove(st->meta, end.remove), META_LATER, NULL);
@@ -207,10 +208,15 @@ static void now_recorded(struct meta_commit *c, int r)
 
 int record_now(struct store *st, enum meta_ack ack)
 {
+	st->meta->ops->begin(st->meta);
+	return end_and_wait(st->meta, ack);
+}
+
+int end_and_wait(struct meta *m, enum meta_ack ack)
+{
 	struct recorded w = { .c.done = now_recorded, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 
-	st->meta->ops->begin(st->meta);
-	st->meta->ops->end(st->meta, ack, &w.c);
+	m->ops->end(m, ack, &w.c);
 	pthread_mutex_lock(&w.lock);
 	while (!w.done)
 		pthread_cond_wait(&w.cond, &w.lock);
@@ -247,11 +253,11 @@ static void resync(void *arg, int r)
 	op_end(&op, 0, META_READ, NULL);
 }
 
-static int make_root(struct store *st, uint64_t id, uint32_t mode)
+static int make_root(struct meta *m, uint64_t id, uint32_t mode)
 {
 	struct meta_object o;
-	int64_t now = store_now(st);
-	int r = st->meta->ops->object_get(st->meta, id, &o);
+	int64_t now = m->ops->now(m);
+	int r = m->ops->object_get(m, id, &o);
 
 	if (r != -ENOENT)
 		return r;
@@ -259,23 +265,28 @@ static int make_root(struct store *st, uint64_t id, uint32_t mode)
 		.id = id, .vid = id, .mode = S_IFDIR | mode, .uid = geteuid(), .gid = getegid(), .nlink = 2,
 		.atime = now, .mtime = now, .ctime = now, .btime = now,
 	};
-	return st->meta->ops->object_insert(st->meta, &o);
+	return m->ops->object_insert(m, &o);
+}
+
+int roots_make(struct meta *m)
+{
+	int r = make_root(m, META_ROOT, 0755);
+
+	if (r == 0)
+		r = make_root(m, META_ABORTED, 0755);
+	if (r == 0)
+		r = make_root(m, META_LIFETIMES, 01777);
+	for (uint64_t id = META_OWN; r == 0 && id <= META_MUT; id++)
+		r = make_root(m, id, 01777);
+	return r;
 }
 
 static int make_roots(struct store *st)
 {
 	struct op op;
-	int r;
 
 	op_begin(&op, st, NULL);
-	r = make_root(st, META_ROOT, 0755);
-	if (r == 0)
-		r = make_root(st, META_ABORTED, 0755);
-	if (r == 0)
-		r = make_root(st, META_LIFETIMES, 01777);
-	for (uint64_t id = META_OWN; r == 0 && id <= META_MUT; id++)
-		r = make_root(st, id, 01777);
-	return op_end(&op, r, META_RECORDED, NULL);
+	return op_end(&op, roots_make(st->meta), META_RECORDED, NULL);
 }
 
 static void no_process(void *arg, int32_t tid, struct process *p)
@@ -377,6 +388,36 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	}
 	*ret = st;
 	return 0;
+}
+
+/* No timer fires: what has expired meanwhile is the business of whoever serves the store. */
+int store_settle(struct meta *meta, struct blobs *blobs, const struct store_options *options)
+{
+	struct store *st = calloc(1, sizeof(*st));
+	int r;
+
+	if (st == NULL)
+		return -ENOMEM;
+	*st = (struct store){ .meta = meta, .blobs = blobs, .hooks = no_hooks, .options = *options };
+	pthread_mutex_init(&st->lock, NULL);
+	r = timers_new(&st->timers);
+	if (r == 0) {
+		timers_stop(st->timers);
+		r = garbage_start(st);
+	}
+	if (r == 0) {
+		waiters_start(st);
+		intents_start(st);
+		r = make_roots(st);
+	}
+	if (r == 0)
+		r = access_start(st);
+	if (r == 0)
+		r = store_recover(st);
+	if (r == 0)
+		garbage_empty(st);
+	store_close(st);
+	return r;
 }
 
 static void drop_intents(struct store *st)

@@ -335,7 +335,7 @@ static int give(const char *text, int len, void *value, size_t size)
 /* The hash: computed once per version, when somebody asks. */
 
 /* Of the first `left` bytes: an append may be under way behind them. */
-static int hash_file(int fd, int64_t left, char hex[static 65])
+int hash_file(int fd, int64_t left, char hex[static 65])
 {
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();

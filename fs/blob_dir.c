@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
@@ -20,6 +21,7 @@
 struct blob_dir {
 	struct blobs b;
 	int store, data, drafts;
+	int keep; /* where set_aside moves files to; not ours */
 };
 
 static struct blob_dir *dir_of(struct blobs *b)
@@ -126,6 +128,7 @@ static int share(struct blobs *b, uint64_t vid, uint64_t draft)
 {
 	int fd = open_file(b, vid), r = fd < 0 ? fd : 0;
 	char from[24], to[24];
+	struct stat st;
 
 	data_name(vid, from);
 	draft_name(draft, to);
@@ -135,7 +138,12 @@ static int share(struct blobs *b, uint64_t vid, uint64_t draft)
 		r = -errno;
 	if (fd >= 0)
 		close(fd);
-	return r;
+	if (r < 0 || (fstatat(dir_of(b)->drafts, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink == 2))
+		return r;
+	/* A backup has it, too. That looks among the drafts after it has made its link, we look at the number of links
+	 * after we have made ours: one of both sees the other. */
+	unlinkat(dir_of(b)->drafts, to, 0);
+	return -EMLINK;
 }
 
 static int copy_by_hand(int from, int to)
@@ -314,6 +322,140 @@ static int64_t space(struct blobs *b)
 	return (int64_t)(geteuid() == 0 ? v.f_bfree : v.f_bavail) * (int64_t)v.f_frsize;
 }
 
+/* A backup has a lock on the directory while it needs what is in it. Whatever was removed from the catalog before it got
+ * that lock, it does not need, so it is enough to look. */
+static bool held(struct blobs *b)
+{
+	if (flock(dir_of(b)->data, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK;
+	flock(dir_of(b)->data, LOCK_UN);
+	return false;
+}
+
+int blob_dir_hold(int store_fd)
+{
+	int fd = openat(store_fd, "data", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), r;
+
+	if (fd < 0 || flock(fd, LOCK_SH) == 0)
+		return fd < 0 ? -errno : fd;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
+/* Calls fn for each file of one directory. shard: what its names end with, -1: any. */
+struct listing {
+	int (*fn)(void *arg, const struct blob_file *f);
+	void *arg;
+	const char *where; /* below the store */
+	bool draft;
+	int shard;
+};
+
+static uint64_t vid_of(const char *name, const struct listing *l)
+{
+	char *end;
+	uint64_t vid = strtoull(name, &end, 16);
+
+	if (strlen(name) != 16 || strspn(name, "0123456789abcdef") != 16)
+		return 0;
+	return l->shard < 0 || (vid & 0xff) == (unsigned)l->shard ? vid : 0;
+}
+
+static int list_one(int dir, const char *base, const struct listing *l)
+{
+	char name[300];
+	struct stat st;
+	struct blob_file f = { .vid = vid_of(base, l), .draft = l->draft, .name = name, .st = &st };
+
+	snprintf(name, sizeof(name), "%s/%s", l->where, base);
+	if (fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -errno; /* it went away meanwhile */
+	if (!S_ISREG(st.st_mode))
+		f.vid = 0;
+	return l->fn(l->arg, &f);
+}
+
+/* For each entry but "." and "..", until fn returns something else than 0. */
+static int walk_dir(int at, const char *name, int (*fn)(int dir, const char *base, const struct listing *l),
+		    const struct listing *l)
+{
+	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), r = 0;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	if (dir == NULL)
+		return -errno;
+	while (r == 0 && (e = readdir(dir)) != NULL)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			r = fn(fd, e->d_name, l);
+	closedir(dir);
+	return r;
+}
+
+/* An entry of data/: a directory of two digits, or nothing of ours. */
+static int list_shard(int dir, const char *base, const struct listing *l)
+{
+	char where[16];
+	struct listing files = *l;
+	struct stat st;
+
+	if (strlen(base) != 2 || strspn(base, "0123456789abcdef") != 2 ||
+	    fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+		return list_one(dir, base, l);
+	snprintf(where, sizeof(where), "data/%.2s", base);
+	files.where = where;
+	files.shard = (int)strtol(base, NULL, 16);
+	return walk_dir(dir, base, list_one, &files);
+}
+
+static int list_files(struct blobs *b, int (*fn)(void *arg, const struct blob_file *f), void *arg)
+{
+	struct listing published = { fn, arg, "data", false, 256 }, drafts = { fn, arg, "drafts", true, -1 };
+	int r = walk_dir(dir_of(b)->data, ".", list_shard, &published);
+
+	return r == 0 ? walk_dir(dir_of(b)->drafts, ".", list_one, &drafts) : r;
+}
+
+static int keep_as(int dir, const char *name, int keep, const char *as, bool stays)
+{
+	int r = stays ? linkat(dir, name, keep, as, 0) : renameat2(dir, name, keep, as, RENAME_NOREPLACE);
+
+	return r < 0 ? -errno : 0;
+}
+
+struct keeping {
+	int keep;
+	bool stays;
+};
+
+/* Under the name that it has, or, where that is taken, with a number behind it. */
+static int keep_one(int dir, const char *name, void *arg)
+{
+	const char *base = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1 : name;
+	const struct keeping *k = arg;
+	char other[300];
+	int r = keep_as(dir, name, k->keep, base, k->stays);
+
+	for (int n = 1; r == -EEXIST && n < 100; n++) {
+		snprintf(other, sizeof(other), "%.200s.%d", base, n);
+		r = keep_as(dir, name, k->keep, other, k->stays);
+	}
+	return r;
+}
+
+static int set_aside(struct blobs *b, uint64_t vid, const char *name, bool stays)
+{
+	struct keeping k = { dir_of(b)->keep, stays };
+
+	return name != NULL ? keep_one(dir_of(b)->store, name, &k) : either(b, vid, keep_one, &k);
+}
+
+void blob_dir_keep_in(struct blobs *b, int keep_fd)
+{
+	dir_of(b)->keep = keep_fd;
+}
+
 static const struct blob_ops blob_dir_ops = {
 	.create = create,
 	.open = open_file,
@@ -328,19 +470,22 @@ static const struct blob_ops blob_dir_ops = {
 	.sync_all = sync_all,
 	.list_drafts = list_drafts,
 	.space = space,
+	.held = held,
+	.list = list_files,
+	.set_aside = set_aside,
 };
 
-static int open_dir(int at, const char *name)
+static int open_dir(int at, const char *name, bool make)
 {
 	int fd;
 
-	if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
+	if (make && mkdirat(at, name, 0700) < 0 && errno != EEXIST)
 		return -errno;
 	fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
 }
 
-int blob_dir_open(int store_fd, struct blobs **ret)
+static int open_dirs(int store_fd, bool make, struct blobs **ret)
 {
 	struct blob_dir *d = calloc(1, sizeof(*d));
 	int r;
@@ -350,8 +495,9 @@ int blob_dir_open(int store_fd, struct blobs **ret)
 	signal(SIGIO, SIG_IGN); /* sent when somebody opens what we have a lease on, for a moment */
 	d->b.ops = &blob_dir_ops;
 	d->store = store_fd;
-	d->data = open_dir(store_fd, "data");
-	d->drafts = open_dir(store_fd, "drafts");
+	d->keep = -1;
+	d->data = open_dir(store_fd, "data", make);
+	d->drafts = open_dir(store_fd, "drafts", make);
 	r = d->data < 0 ? d->data : d->drafts < 0 ? d->drafts : 0;
 	if (r < 0) {
 		blob_dir_close(&d->b);
@@ -359,6 +505,16 @@ int blob_dir_open(int store_fd, struct blobs **ret)
 	}
 	*ret = &d->b;
 	return 0;
+}
+
+int blob_dir_open(int store_fd, struct blobs **ret)
+{
+	return open_dirs(store_fd, true, ret);
+}
+
+int blob_dir_look(int store_fd, struct blobs **ret)
+{
+	return open_dirs(store_fd, false, ret);
 }
 
 void blob_dir_close(struct blobs *b)

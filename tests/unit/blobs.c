@@ -155,11 +155,16 @@ static int64_t space(struct blobs *b)
 	return of(b)->space;
 }
 
+static bool held(struct blobs *b)
+{
+	return of(b)->held;
+}
+
 static const struct blob_ops ops = {
 	.create = create, .open = open_file, .publish = publish, .share = share, .unshare = unshare,
 	.remove = remove_file, .stat = stat_file, .copy = copy, .sync = sync_file, .sync_all = sync_all,
 	.differs = differs,
-	.list_drafts = list_drafts, .space = space, .is_written = is_written,
+	.list_drafts = list_drafts, .space = space, .is_written = is_written, .held = held,
 };
 
 int test_blobs_open(const char *path, struct test_blobs *tb)

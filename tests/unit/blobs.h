@@ -12,6 +12,7 @@ struct test_blobs {
 	_Atomic int64_t space; /* what it says is left */
 	atomic_int create_fails; /* errno of the next create; 0: none */
 	atomic_int copy_fails;
+	atomic_bool held; /* a backup needs what is there */
 	bool mapped; /* files can be written though everybody has closed them */
 	atomic_uint copies, shares, unshares, syncs, sync_alls;
 	void (*on_remove)(uint64_t vid); /* called before it is; NULL: nobody cares */
