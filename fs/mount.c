@@ -194,6 +194,8 @@ static int lock_store(struct fs *fs, int *lock_fd)
 	if (flock(*lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		n = pread(*lock_fd, owner, sizeof(owner) - 1, 0);
 		owner[n > 0 ? n : 0] = '\0';
+		if (strncmp(owner, "promisefs ", 10) == 0)
+			return complain(fs->options.store, "in use by %s; wait until that has ended", owner);
 		return complain(fs->options.store, "already mounted by %s; use that, or unmount it first", owner);
 	}
 	return 0;
@@ -550,6 +552,19 @@ static int absolute_paths(const struct pfs_mount_args *args, char store[static P
 	return 0;
 }
 
+static const struct store_options default_options = {
+	.aborted_age = 24 * 3600 * NS_PER_SEC, .aborted_bytes = 1ULL << 30, .wait_timeout = -1,
+};
+
+int pfs_core_options(const char *words, struct store_options *options)
+{
+	struct fs_options o = { .core = default_options };
+	int r = parse_options(&o, words);
+
+	*options = o.core;
+	return r;
+}
+
 int pfs_mount_main(const struct pfs_mount_args *args)
 {
 	static struct fs fs;
@@ -557,8 +572,7 @@ int pfs_mount_main(const struct pfs_mount_args *args)
 
 	fs.store_fd = -1;
 	fs.options.busy_poll = BUSY_POLL_DEFAULT_NS;
-	fs.options.core = (struct store_options){ .aborted_age = 24 * 3600 * NS_PER_SEC, .aborted_bytes = 1ULL << 30,
-						  .wait_timeout = -1 };
+	fs.options.core = default_options;
 	if (parse_options(&fs.options, args->options) < 0)
 		return 2;
 	if (check_mountpoint(args->mountpoint) < 0 || check_fuse(args->mountpoint) < 0 ||

@@ -10,6 +10,9 @@ enum exit_status {
 	EXIT_FAILED = 1,
 	EXIT_USAGE = 2,
 	EXIT_TIMEOUT = 124,
+	EXIT_REPAIRED = 1, /* these three as fsck(8) has them */
+	EXIT_LEFT = 4,
+	EXIT_OPERATION = 8,
 };
 
 enum option_id {
@@ -37,6 +40,11 @@ enum option_id {
 	OPT_PRODUCE,
 	OPT_ONCE,
 	OPT_WAIT_TIMEOUT,
+	OPT_ONLINE,
+	OPT_REPAIR,
+	OPT_QUICK,
+	OPT_DRY_RUN,
+	OPT_EVENTS,
 	OPT_HELP,
 	OPT_COUNT,
 };

@@ -30,6 +30,11 @@ const struct option_row option_table[] = {
 	{ OPT_PRODUCE, 0, "produce", "[NAME=]KEY", "COMMAND writes KEY; set if it succeeds", WORD_KEY },
 	{ OPT_ONCE, 0, "once", "[NAME=]KEY", "COMMAND takes KEY by reading it once", WORD_KEY },
 	{ OPT_WAIT_TIMEOUT, 0, "wait-timeout", "DUR|none", "what COMMAND opens waits no longer than that" },
+	{ OPT_ONLINE, 0, "online", NULL, "look at a store that is mounted, change nothing" },
+	{ OPT_REPAIR, 0, "repair", NULL, "put right what is wrong, set aside what is lost" },
+	{ OPT_QUICK, 0, "quick", NULL, "do not read data to compare checksums" },
+	{ OPT_DRY_RUN, 0, "dry-run", NULL, "only say what would be done" },
+	{ OPT_EVENTS, 0, "events", "N", "keep the newest N events of the log (10000)" },
 	{ OPT_HELP, 'h', "help", NULL, "print this help" },
 	{ OPT_COUNT },
 };
@@ -152,6 +157,23 @@ const struct verb_row verb_table[] = {
 	{ "doctor", "", "what this machine can do for promisefs, and what to change",
 	  "Exit status 1 when something is missing that promisefs cannot do without.\n",
 	  BIT(OPT_JSON) | BIT(OPT_HELP), 0, 0, WORD_NONE, verb_doctor },
+	{ "fsck", "STORE", "check a store: its catalog against its data files",
+	  "STORE is the directory that mount was given, and is not mounted, or, with\n"
+	  "--online, is. With --repair nothing is deleted: data goes to STORE/quarantine/,\n"
+	  "objects without a name to lost+found/ in the mount.\n"
+	  "Exit status: 0 nothing is wrong, 1 all was repaired, 4 something is left,\n"
+	  "8 it could not be checked.\n",
+	  BIT(OPT_ONLINE) | BIT(OPT_REPAIR) | BIT(OPT_QUICK) | BIT(OPT_JSON) | BIT(OPT_HELP), 1, 1, WORD_DIRECTORY, verb_fsck },
+	{ "gc", "STORE", "free what a store that is not mounted needs no longer",
+	  "Data files that nothing speaks of, what killed writers left, old events, free\n"
+	  "pages of the catalog. Of -o, on-producer-death counts.\n",
+	  BIT(OPT_DRY_RUN) | BIT(OPT_EVENTS) | BIT(OPT_OPTIONS) | BIT(OPT_JSON) | BIT(OPT_HELP), 1, 1, WORD_DIRECTORY, verb_gc },
+	{ "backup", "STORE DEST", "copy a store, also one that is mounted",
+	  "DEST is a new directory, which can be mounted then. It is as STORE was at one\n"
+	  "moment: what close(2) had acknowledged is in it, whole, drafts are not. On the\n"
+	  "same file system data is not copied, but cloned or linked. When interrupted, run\n"
+	  "it again to go on; until it has succeeded, DEST is no store.\n",
+	  BIT(OPT_JSON) | BIT(OPT_HELP), 2, 2, WORD_DIRECTORY, verb_backup },
 	{ "help", "[VERB]", "help on all or on one verb", "", BIT(OPT_HELP), 0, 1, WORD_VERB, verb_help },
 	{ 0 },
 };
