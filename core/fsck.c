@@ -425,7 +425,7 @@ int store_fsck(struct meta *m, struct blobs *b, const struct fsck_options *o, st
 	result->files = c.files.n;
 	if (r == 0)
 		r = tell_all(&c);
-	result->left = result->found - before;
+	result->left += result->found - before;
 	m->ops->end(m, META_ABANDON, NULL);
 	finish(&c);
 	return r;

@@ -58,6 +58,8 @@ static int set_by_state(struct meta *m, uint64_t id)
 		return r;
 	if (!S_ISREG(o.mode))
 		o.state = OBJECT_OTHER;
+	if (o.state == OBJECT_OTHER)
+		o.vid = id;
 	o.version = o.state != OBJECT_READY ? 0 : o.version > 0 ? o.version : 1;
 	o.error = o.state != OBJECT_FAILED ? 0 : o.error != 0 ? o.error : EIO;
 	r = m->ops->object_update(m, &o);

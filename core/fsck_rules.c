@@ -6,7 +6,7 @@
  *  short        its file has less bytes than the catalog says                the same; the file is set aside
  *  long         it has more, and nobody appends to it                        what is too much is set aside, and cut off
  *  checksum     its bytes are not those that were hashed                     as short
- *  twice        two objects have one data file                               the second one fails
+ *  twice        two objects have one data file, or one number                the second one fails
  *  state        the fields of an object contradict its state                 the state counts
  *  type         an object is of no type                                      -
  *  links        an object has more or less names than it says                counted anew
@@ -258,10 +258,8 @@ static bool type_is_known(const struct item *i)
 
 static bool state_is_right(const struct item *i)
 {
-	if (!S_ISREG(i->mode))
-		return i->state == OBJECT_OTHER;
-	if (i->state == OBJECT_OTHER)
-		return true;
+	if (!S_ISREG(i->mode) || i->state == OBJECT_OTHER)
+		return i->state == OBJECT_OTHER && i->vid == i->id;
 	if ((i->state == OBJECT_READY) != (i->version > 0) || (i->state == OBJECT_FAILED) != (i->error != 0))
 		return false;
 	return i->state != OBJECT_WRITING || i->drafted;
@@ -317,6 +315,7 @@ static int check_data(struct fsck *c, struct item *i)
 
 static int check_object(struct fsck *c, struct item *i)
 {
+	const struct item *other;
 	int r = left_rows(c, i);
 
 	if (r != 0)
@@ -327,7 +326,13 @@ static int check_object(struct fsck *c, struct item *i)
 		i->fails = i->state == OBJECT_WRITING && i->version == 0 && i->error == 0;
 		return find(c, FSCK_STATE, i);
 	}
-	return S_ISREG(i->mode) && i->state == OBJECT_READY ? check_data(c, i) : 0;
+	if (!item_is_file(i) || i->state != OBJECT_READY)
+		return 0;
+	other = i->vid != i->id ? fsck_item(c, i->vid) : NULL;
+	if (other == NULL || other->vid != i->vid || item_is_file(other))
+		return check_data(c, i);
+	i->fails = true;
+	return find(c, FSCK_TWICE, i);
 }
 
 static int objects(struct fsck *c)

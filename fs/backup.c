@@ -619,7 +619,9 @@ int backup_store(struct offline *s, const char *dest, const struct backup_option
 
 	if (r == 0) {
 		b.hold = blob_dir_hold(s->fd);
-		if (b.hold < 0)
+		if (b.hold == -EINTR)
+			r = fail_to(&b, -ECANCELED);
+		else if (b.hold < 0)
 			r = fail(&b, b.hold, "see 'promisefs fsck'", "its directory data: %s", strerror(-b.hold));
 	}
 	if (r == 0)

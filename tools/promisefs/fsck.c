@@ -22,6 +22,7 @@ struct session {
 	struct fsck_options o;
 	struct fsck_result result;
 	bool json;
+	bool noted; /* the index has begun */
 	int failed; /* the first error while something was noted */
 };
 
@@ -67,14 +68,13 @@ static void print_text(const struct fsck_finding *f, bool repaired)
 
 static void note(struct session *x, const struct fsck_finding *f)
 {
-	bool first = x->s.index == NULL;
-
 	if (x->failed == 0)
 		x->failed = offline_keep(&x->s);
 	if (x->failed < 0)
 		return;
-	if (first)
+	if (!x->noted)
 		fputs(howto, x->s.index);
+	x->noted = true;
 	fprintf(x->s.index, "%s\t", f->kind);
 	print_key(x->s.index, f->key);
 	fprintf(x->s.index, "\t%llu\t%llu\t%s\t%s; %s\n", (unsigned long long)f->object, (unsigned long long)f->version,

@@ -66,22 +66,23 @@ static int count(struct gc *g)
 	return r;
 }
 
-static int remove_unknown(void *arg, const struct blob_file *f)
+/* Some of them are removed when what was left is settled, the others afterwards. */
+static int count_unknown(void *arg, const struct blob_file *f)
 {
 	struct gc *g = arg;
 	struct stat st;
-	int64_t bytes = 0;
-	int r = 0;
 
+	g->unknown++;
 	if (g->b->ops->stat(g->b, f->vid, &st) == 0 && st.st_nlink == 1)
-		bytes = st.st_blocks * 512;
-	if (!g->dry)
-		r = g->b->ops->remove(g->b, f->vid);
-	if (r == 0) {
-		g->unknown++;
-		g->data += bytes;
-	}
-	return r;
+		g->data += st.st_blocks * 512;
+	return 0;
+}
+
+static int remove_unknown(void *arg, const struct blob_file *f)
+{
+	struct gc *g = arg;
+
+	return g->b->ops->remove(g->b, f->vid);
 }
 
 /* Files that were to take the place of others (blob_dir.c, unshare). */
@@ -144,9 +145,11 @@ static int collect(struct gc *g, const struct store_options *options)
 	int64_t before = catalog_bytes(g);
 	int r = count(g);
 
+	if (r == 0)
+		r = store_unknown_files(g->m, g->b, count_unknown, g);
 	if (r == 0 && !g->dry)
 		r = store_settle(g->m, g->b, options);
-	if (r == 0)
+	if (r == 0 && !g->dry)
 		r = store_unknown_files(g->m, g->b, remove_unknown, g);
 	remove_temporary(g);
 	if (r == 0)
