@@ -697,8 +697,9 @@ def complaints(mount):
 
 
 def check_store(mount, timeout=5):
-    """The same, after what is still going on (RELEASE, sweeping) has come to its end."""
+    """The same, after what is still going on (RELEASE, sweeping) has come to its end; and what promisefs fsck says."""
     end = time.monotonic() + timeout
     while (found := complaints(mount)) and time.monotonic() < end:
         time.sleep(0.05)
-    return found
+    done = promisefs("fsck", "--online", mount.store, timeout=60)
+    return found if done.returncode == 0 else [*found, *done.stdout.splitlines(), *done.stderr.splitlines()]

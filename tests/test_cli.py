@@ -13,7 +13,7 @@ import pytest
 from pfs import NOBODY, attr, binary, eventually, pattern, promisefs, run, set_attr, state, version
 
 VERBS = ["mount", "umount", "put", "get", "future", "wait", "fail", "cancel", "evict", "lifetime", "lease", "run",
-         "stat", "ls", "log", "stats", "doctor", "help"]
+         "stat", "ls", "log", "stats", "doctor", "fsck", "gc", "backup", "help"]
 KEY_VERBS = {"put": [], "get": [], "future": [], "wait": [], "fail": ["reason"], "cancel": [], "evict": [], "lease": [],
              "stat": [], "ls": [], "log": []}
 
@@ -60,6 +60,8 @@ def test_help_of_a_verb(verb):
 MISUSES = [[], ["nonsense"], ["help", "nonsense"], ["--nonsense"], ["get"], ["get", "--nonsense", "k"],
            ["get", "a", "b"], ["fail", "key"], ["get", "--timeout"], ["get", "--timeout", "soon", "k"],
            ["get", "--timeout", "5", "k"], ["future", "--deadline", "", "k"], ["wait"], ["doctor", "x"],
+           ["fsck"], ["fsck", "a", "b"], ["fsck", "--online", "--repair", "s"], ["gc"], ["gc", "--events", "x", "s"],
+           ["gc", "-o", "nonsense", "s"], ["backup", "s"], ["backup", "a", "b", "c"],
            ["put", "--json", "k"], ["stat"], ["evict"], ["lifetime"], ["lifetime", "nonsense"], ["lifetime", "begin"],
            ["lifetime", "begin", "a", "b"], ["lifetime", "begin", "a/b"], ["lifetime", "begin", ".."],
            ["lifetime", "begin", "self"], ["lifetime", "add", "self", "k"], ["lifetime", "add", "a"],
