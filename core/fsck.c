@@ -382,7 +382,6 @@ static int repair_all(struct fsck *c)
 /* What one repair brings to light the next pass finds. */
 static int repair(struct fsck *c)
 {
-	struct fsck_result total = { 0 };
 	bool clean = false;
 	int r = 0;
 
@@ -396,7 +395,7 @@ static int repair(struct fsck *c)
 			c->m->ops->end(c->m, META_READ, NULL);
 			break;
 		}
-		c->result->harmless = total.harmless;
+		c->result->harmless = 0;
 		r = tell_all(c);
 		if (r == 0)
 			r = repair_all(c);

@@ -195,6 +195,14 @@ static bool is_draft(struct backup *b, ino_t inode)
 	return found;
 }
 
+/* Two links, and the store's own still is one of them (it never becomes one again): then there is no third. */
+static bool is_ours_and_its(struct backup *b, const char *from, const struct stat *st)
+{
+	struct stat own;
+
+	return st->st_nlink == 2 && fstatat(b->s->fd, from, &own, AT_SYMLINK_NOFOLLOW) == 0 && own.st_ino == st->st_ino;
+}
+
 /* Gives a published file another name in the copy. False: it must be copied. The order counts: see share() in
  * blob_dir.c. Once it is no draft it does not grow any more, so its size is looked at last. */
 static bool link_file(struct backup *b, const char *from, const char *to, int64_t size)
@@ -204,7 +212,7 @@ static bool link_file(struct backup *b, const char *from, const char *to, int64_
 	unlinkat(b->to, to, 0);
 	if (strncmp(from, "data/", 5) != 0 || linkat(b->s->fd, from, b->to, to, 0) < 0)
 		return false;
-	if (fstatat(b->to, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && (st.st_nlink == 2 || !is_draft(b, st.st_ino)) &&
+	if (fstatat(b->to, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && (is_ours_and_its(b, from, &st) || !is_draft(b, st.st_ino)) &&
 	    fstatat(b->to, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size == size)
 		return true;
 	unlinkat(b->to, to, 0);
@@ -492,8 +500,13 @@ static int confirm(struct backup *b)
 	struct fsck_options look = { .found = count_lost, .arg = &lost };
 	struct fsck_result ignored = { 0 };
 	struct blobs *blobs;
-	int r = blob_dir_look(b->to, &blobs);
+	bool damaged;
+	int r = store_fsck_catalog(b->copy, &look, &ignored, &damaged);
 
+	if (r == 0 && damaged)
+		return fail(b, -EBADMSG, "see 'promisefs fsck'", "its catalog is damaged");
+	if (r == 0)
+		r = blob_dir_look(b->to, &blobs);
 	if (r < 0)
 		return fail_to(b, r);
 	r = store_unknown_files(b->copy, blobs, remove_file, b);

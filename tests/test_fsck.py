@@ -12,7 +12,8 @@ import subprocess
 
 import pytest
 
-from pfs import PYTHON, Mount, Space, check_store, fails, opened, pattern, promisefs, set_attr, state
+from pfs import (PYTHON, Mount, Space, check_store, complaints, eventually, fails, opened, pattern, promisefs, set_attr,
+                 state)
 
 BIG = pattern(200_000, 3)
 WORDS = pattern(5000, 1)
@@ -92,6 +93,7 @@ def made(scratch, watchdog):
         space = Space(mount)
         try:
             prepare(space)
+            eventually(lambda: not complaints(mount), what="all is published")
             if killed:
                 leave_unfinished(space)
                 mount.kill()
@@ -775,6 +777,29 @@ def test_gc_frees_what_nobody_needs(killed, copied):
     assert gc(store)["data_bytes"] == 0
     space.mount.start()
     assert space.get("words") == WORDS and space.get("synced") == b"synced" and check_store(space.mount) == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "damaged", "row", "data"])
+def test_gc_removes_nothing_from_a_store_that_is_damaged(filled, copied, damage):
+    """What nothing speaks of may be what a lost record spoke of."""
+    space = copied(filled)
+    path = space.mount.store / "catalog.db"
+    number, _ = object_of(space, "big")
+    if damage == "row":
+        change(space, f"delete from object where id = {number}")
+    elif damage == "data":
+        data_file(space, "words").unlink()
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if damage == "empty" else b"noise" * 3000)
+    before = {entry.name: entry.read_bytes() for entry in (space.mount.store / "data").glob("*/*")}
+    for options in ((), ("--dry-run",)):
+        done = promisefs("gc", *options, space.mount.store)
+        assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+        assert "promisefs fsck" in done.stderr
+    assert {entry.name: entry.read_bytes() for entry in (space.mount.store / "data").glob("*/*")} == before
+    assert path.exists() == (damage != "missing")
 
 
 def test_gc_settles_futures_as_the_mount_would(killed, copied):

@@ -187,18 +187,53 @@ static void print_result(const struct gc *g, bool as_json)
 	       store_size(g->catalog > 0 ? g->catalog : 0, catalog), g->dry ? " at least" : "");
 }
 
-static int open_parts(struct gc *g, const char *word)
+/* What nothing speaks of is removed, so that nothing does must be the truth. */
+static void count_wrong(void *arg, const struct fsck_finding *f)
 {
-	const char *why = NULL;
-	int r = g->dry ? meta_sqlite_open_reader(g->s.catalog, &g->m, &why) : meta_sqlite_open(g->s.catalog, &g->m, &why);
+	*(unsigned *)arg += !f->harmless && strcmp(f->kind, "unknown") != 0 && strcmp(f->kind, "strange") != 0;
+}
+
+static int check_sound(struct gc *g, const char *word)
+{
+	unsigned wrong = 0;
+	const struct fsck_options look = { .found = count_wrong, .arg = &wrong };
+	struct fsck_result ignored = { 0 };
+	struct meta *m = NULL;
+	const char *why;
+	bool damaged = false;
+	int r = meta_sqlite_open_reader(g->s.catalog, &m, &why);
 
 	if (r < 0) {
 		report(word, "see 'promisefs fsck'", "cannot use the catalog: %s", why);
 		return r;
 	}
-	r = blob_dir_look(g->s.fd, &g->b);
+	r = store_fsck_catalog(m, &look, &ignored, &damaged);
+	if (r == 0 && !damaged)
+		r = store_fsck(m, g->b, &look, &ignored);
+	m->ops->close(m);
+	if (r == 0 && wrong > 0)
+		r = -EBADMSG;
 	if (r < 0)
+		report(word, "'promisefs fsck --repair' puts it right", r == -EBADMSG ? "the store is damaged; nothing was removed" :
+		       "it cannot be read");
+	return r;
+}
+
+static int open_parts(struct gc *g, const char *word)
+{
+	const char *why = NULL;
+	int r = blob_dir_look(g->s.fd, &g->b);
+
+	if (r < 0) {
 		report(word, "see 'promisefs fsck'", "its directories data and drafts: %s", strerror(-r));
+		return r;
+	}
+	r = check_sound(g, word);
+	if (r < 0)
+		return r;
+	r = g->dry ? meta_sqlite_open_reader(g->s.catalog, &g->m, &why) : meta_sqlite_open(g->s.catalog, &g->m, &why);
+	if (r < 0)
+		report(word, "see 'promisefs fsck'", "cannot use the catalog: %s", why);
 	return r;
 }
 
