@@ -826,6 +826,48 @@ static void test_removal_of_synced_later(void **state)
 	check_idle(1);
 }
 
+/* While a backup copies them files stay, also those that somebody has open and closes meanwhile; then they go. */
+static void test_removal_while_held(void **state)
+{
+	struct handle *h;
+	int64_t at;
+
+	put("a", "old");
+	put("b", "old");
+	note_removals();
+	blobs.held = true;
+	h = open_read(2, "b");
+	replace("a", "new");
+	CHECK_R(unlink_name("b"), 0);
+	collect_garbage();
+	store_release(h);
+	collect_garbage();
+	CHECK_R((int)removed, 0);
+	has("a", "new");
+	CHECK_R((int)test_blobs_count(&blobs, true), 3);
+	blobs.held = false;
+	at = clock_now();
+	unmount_store(); /* does not wait for the half second */
+	CHECK_R((int)removed, 2);
+	mount_store(at);
+	has("a", "new");
+	check_idle(1);
+}
+
+static void test_removal_held_to_the_end(void **state)
+{
+	put("a", "old");
+	note_removals();
+	blobs.held = true;
+	replace("a", "new");
+	remount(); /* nothing is held any more */
+	CHECK_R((int)removed, 0); /* not before the next start */
+	collect_garbage();
+	CHECK_R((int)test_blobs_count(&blobs, true), 1);
+	has("a", "new");
+	check_idle(1);
+}
+
 /* Who frees much of what is left of a full disk finds it free. */
 static void test_removal_when_scarce(void **state)
 {
@@ -1301,6 +1343,8 @@ int main(int argc, char **argv)
 		TEST(test_torn_bytes_age),
 		TEST(test_torn_bytes_limit),
 		TEST(test_removal_of_durable),
+		TEST(test_removal_while_held),
+		TEST(test_removal_held_to_the_end),
 		TEST(test_removal_of_unsynced),
 		TEST(test_removal_of_synced_later),
 		TEST(test_removal_when_scarce),
