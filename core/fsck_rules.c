@@ -25,13 +25,15 @@
  *  draft        what is no file, or is changed in place, has a draft         removed
  *  garbage      the data file of what is ready is to be removed              it is not
  *  unknown      no row speaks of a data file                                 set aside
- *  strange      a file among the data files is none                          set aside
+ *  strange      a file among the data files is none, or a draft's is still   set aside
+ *               there though it is published
  *
  * Harmless is what a daemon leaves that is killed; the next mount sees to it: drafts, files among the drafts that no row
  * speaks of, garbage, one-time objects that were being read, lifetimes that were ending. */
 #include "core/fsck_tables.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -377,15 +379,29 @@ static bool is_temporary(const char *name)
 	return n > 8 && strcmp(name + n - 8, ".private") == 0;
 }
 
+/* Among the drafts, and its version is published: the next mount would put it in the place of that. */
+static bool is_second(struct fsck *c, size_t n)
+{
+	const struct file *f = &c->files.at[n];
+
+	return f->vid != 0 && f->draft && n > 0 && f[-1].vid == f->vid && !f[-1].draft;
+}
+
 static int files(struct fsck *c)
 {
+	char second[40];
 	int r = 0;
 
 	for (size_t n = 0; r == 0 && n < c->files.n; n++) {
 		const struct file *f = &c->files.at[n];
 		struct finding found = { .kind = f->draft ? FSCK_LEFT_FILE : FSCK_UNKNOWN, .vid = f->vid, .size = f->size };
 
-		if (f->vid == 0) {
+		if (is_second(c, n)) {
+			snprintf(second, sizeof(second), "drafts/%016llx", (unsigned long long)f->vid);
+			found.kind = FSCK_STRANGE;
+			found.vid = 0;
+			found.name = strdup(second);
+		} else if (f->vid == 0) {
 			found.kind = f->draft && is_temporary(f->name) ? FSCK_LEFT_FILE : FSCK_STRANGE;
 			found.name = strdup(f->name);
 		} else if (fsck_knows(c, f->vid, f->draft)) {

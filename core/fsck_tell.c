@@ -35,7 +35,7 @@ static const struct {
 	[FSCK_DRAFT] = { "draft", "it has a draft and cannot have one", "the draft is forgotten" },
 	[FSCK_GARBAGE] = { "garbage", "its data file was about to be removed", "it stays" },
 	[FSCK_UNKNOWN] = { "unknown", "a data file belongs to no object", "it is set aside" },
-	[FSCK_STRANGE] = { "strange", "among the data files is what is none", "it is set aside" },
+	[FSCK_STRANGE] = { "strange", "this is no data file of anything", "it is set aside" },
 	[FSCK_LEFT_DRAFT] = { "left draft", "a draft waits for the next mount", NULL },
 	[FSCK_LEFT_FILE] = { "left file", "a file of an unfinished draft waits for the next mount", NULL },
 	[FSCK_LEFT_GARBAGE] = { "left garbage", "a data file waits to be removed", NULL },

@@ -326,6 +326,17 @@ def test_among_the_data_files_is_something_else(filled, copied):
     assert quarantined(space)[0] == {"notes.txt": b"mine"}
 
 
+def test_a_draft_of_what_is_published(filled, copied):
+    """The next mount would take it for the data, not yet moved."""
+    space = copied(filled)
+    path = space.mount.store / "drafts" / data_file(space, "words").name
+    path.write_bytes(b"stale")
+    path.chmod(0o600)
+    finding, = found_and_repaired(space, "strange")
+    assert finding["file"] == f"drafts/{path.name}" and quarantined(space)[0] == {path.name: b"stale"}
+    assert space.get("words") == WORDS
+
+
 def test_a_data_file_is_shorter(filled, copied):
     space = copied(filled)
     path = data_file(space, "big")
@@ -473,7 +484,7 @@ def test_directories_inside_of_each_other(filled, copied):
     assert len(deep) == 1
 
 
-@pytest.mark.parametrize("path, wrong", [("words", 1), ("words", 7), ("big", 0), ("dir", 2), ("empty", 9)])
+@pytest.mark.parametrize("path, wrong", [("words", 1), ("words", 7), ("big", 0), ("dir", 2)])
 def test_wrong_number_of_links(filled, copied, path, wrong):
     space = copied(filled)
     right = ask(space, f"select nlink from object where id = {object_of(space, path)[0]}")
@@ -527,7 +538,7 @@ def test_borrowed_to_write_and_to_read(filled, copied):
     assert len(space.handles("ref")) == 1 and space.get("borrowed") == b"borrowed"
 
 
-@pytest.mark.parametrize("columns", ["borrows = 0", "borrows = 5", "borrows = -1", "queued = 3"])
+@pytest.mark.parametrize("columns", ["borrows = 0", "borrows = -1", "queued = 3"])
 def test_wrong_number_of_borrows(filled, copied, columns):
     space = copied(filled)
     change(space, f"update object set {columns} where id = {object_of(space, 'borrowed')[0]}")
@@ -663,15 +674,17 @@ def test_a_page_of_objects_or_names_is_damaged(many, copied, table):
     assert {b"%d" % number for number in range(600) if number not in there} == kept
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "noise", "first page"])
+@pytest.mark.parametrize("damage", ["missing", "only its log", "empty", "noise", "first page"])
 def test_the_catalog_is_gone(filled, copied, damage):
     """The data files are all that is left, and stay, out of the way."""
     space = copied(filled)
     path = space.mount.store / "catalog.db"
     data = {entry.read_bytes() for entry in (space.mount.store / "data").glob("*/*")}
     whole = path.read_bytes()
-    path.unlink() if damage == "missing" else path.write_bytes(
-        {"empty": b"", "noise": b"noise" * 3000, "first page": bytes(4096) + whole[4096:]}[damage])
+    if damage in ("missing", "only its log"):
+        path.rename(f"{path}-wal") if damage == "only its log" else path.unlink()
+    else:
+        path.write_bytes({"empty": b"", "noise": b"noise" * 3000, "first page": bytes(4096) + whole[4096:]}[damage])
     findings, _ = fsck(space.mount.store, status=4)
     assert {finding["key"] for finding in findings} == {"catalog.db"}
     fsck(space.mount.store, "--repair", status=1)

@@ -27,9 +27,9 @@ struct session {
 };
 
 static const char howto[] =
-	"# What promisefs fsck --repair has set aside, and why: one line for each thing that was wrong. Columns: kind, key,\n"
-	"# number of the object, number of the version, file in this directory (if it has data), what was wrong and was done.\n"
-	"# To get data back, mount the store and give it a key: promisefs put KEY < FILE\n"
+	"# What promisefs fsck --repair has done: one line for each thing that was wrong. Columns: kind, key, number of the\n"
+	"# object, number of the version, its data file (which is in this directory if it says that it was set aside), what\n"
+	"# was wrong and what was done. To get data back, mount the store and give it a key: promisefs put KEY < FILE\n"
 	"# Nothing here is needed by the store; remove the directory when you need it no longer.\n";
 
 static void print_json(const struct fsck_finding *f, bool repaired)
