@@ -3,6 +3,7 @@
 #include "verbs.h"
 
 #define BIT(id) (1u << (id))
+_Static_assert(OPT_COUNT <= 32, "the options of a verb are bits of an unsigned");
 #define KEY_OPTIONS (BIT(OPT_MOUNT) | BIT(OPT_HELP))
 
 const struct option_row option_table[] = {
