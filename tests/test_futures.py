@@ -488,16 +488,15 @@ def test_3_nonblock_on_a_ready_object_reads_at_once(mnt):
 
 
 def test_3_nonblock_closed_while_it_settles(mnt):
-    """While pollers are being told. Without a sanitizer, that the daemon is there afterwards is all that can be seen."""
+    """A test of core shows that nothing is freed too early; here nothing is to be seen but that the daemon lives on."""
     writer = mnt.worker()
-    for n in range(300):
+    for n in range(50):
         path = mnt.declare(f"key{n}")
-        fds = [os.open(path, NONBLOCK) for _ in range(8)]
-        assert not any(readable(fd) for fd in fds)
-        job = writer.begin("write_path", path, b"result", os.O_WRONLY)
-        while not job.done and not readable(fds[0]):
-            pass
+        fds = [os.open(path, NONBLOCK) for _ in range(40)]
+        fd = writer.open(path, os.O_WRONLY)
+        job = writer.begin("close", fd)
         for fd in fds:
+            os.stat(path)
             os.close(fd)
         job.result()
 

@@ -644,6 +644,35 @@ static void test_unsettled_fails(void **state)
 	check_idle(0);
 }
 
+static bool front_ended, ended_too_early;
+
+static void end_front(void *front)
+{
+	front_ended = true;
+}
+
+static void released_while_told(struct handle *h)
+{
+	settled++;
+	store_release(h);
+	ended_too_early = front_ended; /* whoever is told still looks at it */
+}
+
+static void test_unsettled_released_while_it_settles(void **state)
+{
+	const struct caller reader = who(2);
+	struct handle *h = NULL;
+
+	settled = 0;
+	front_ended = ended_too_early = false;
+	CHECK_R(declare("f"), 0);
+	CHECK_R(store_open_unsettled(st, &reader, node_of("f"), O_RDONLY | O_NONBLOCK, &h), 0);
+	handle_on_settle(h, released_while_told, end_front, NULL);
+	replace("f", "now");
+	CHECK(settled == 1 && !ended_too_early && front_ended);
+	check_idle(1);
+}
+
 static void test_unsettled_awaits(void **state)
 {
 	const struct caller reader = who(2);
@@ -763,6 +792,7 @@ int main(int argc, char **argv)
 		TEST(test_await_cancel),
 		TEST(test_unsettled),
 		TEST(test_unsettled_fails),
+		TEST(test_unsettled_released_while_it_settles),
 		TEST(test_unsettled_awaits),
 		TEST(test_deadlock_of_two),
 		TEST(test_no_deadlock),
