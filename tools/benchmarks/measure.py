@@ -44,6 +44,7 @@ class Row:
     metric: str = ""
     peer_metric: Optional[str] = None  # if it is another one
     per: float = 1  # the ratio is divided by this
+    beyond: Optional[str] = None  # the value is what the contender has more than this one
 
 
 @dataclass
@@ -124,6 +125,8 @@ def results(scenario, case, records):
 
     def result(row):
         ours = series.get((row.contender, row.metric))
+        if row.beyond and ours:
+            ours = [max(0.0, mine - its) for mine, its in zip(ours, series[(row.beyond, row.metric)])]
         metric = row.metric if row.peer_metric is None else row.peer_metric
         theirs = series.get((row.peer, metric))
         ratio = None

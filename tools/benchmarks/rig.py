@@ -283,7 +283,7 @@ class Sizes:
     stages: int = 8
     stage_bytes: int = 10_000_000
     task_seconds: float = 1
-    fractions: tuple = (0, 200, 500, 800, 900)  # of a thousand
+    fractions: tuple = (200, 500, 800)  # of a thousand
     objects: int = 200_000
     few_objects: int = 10_000
     directories: int = 1_000
@@ -296,17 +296,17 @@ class Sizes:
 
 def sizes_of(preset):
     if preset == "quick":
-        return Sizes(stream_bytes=128 * MIB, pages=50_000, gets=3_000, puts=1_000, durable_puts=200,
-                     client_operations=1_600, wake_rounds=100, wait_seconds=1, waiters=2_000, task_seconds=0.2,
-                     fractions=(500, 800), objects=20_000, few_objects=2_000, directories=100, names=20_000,
-                     samples=500, lifetime_files=1_000, idle_seconds=3)
+        return Sizes(stream_bytes=64 * MIB, pages=20_000, gets=2_000, puts=500, durable_puts=100,
+                     client_operations=800, wake_rounds=100, wait_seconds=0.5, waiters=1_000, task_seconds=0.1,
+                     fractions=(500, 800), objects=10_000, few_objects=1_000, directories=100, names=10_000,
+                     few_names=500, samples=200, lifetime_files=500, idle_seconds=2)
     if preset == "tiny":
         return Sizes(runs=1, stream_bytes=2 * MIB, pages=100, gets=50, puts=50, durable_puts=10, client_operations=48,
                      files=10, wake_rounds=5, wait_seconds=0.1, readers=20, waiters=20, stages=3, stage_bytes=100_000,
                      task_seconds=0.02, fractions=(500,), objects=200, few_objects=100, directories=10, names=200,
                      few_names=100, samples=20, lifetime_files=50, idle_seconds=0.2)
     if preset == "full":
-        return Sizes(objects=10_000_000, names=1_000_000)
+        return Sizes(objects=10_000_000, names=1_000_000, fractions=(0, 200, 500, 800, 900))
     return Sizes()
 
 
