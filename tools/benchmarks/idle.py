@@ -21,7 +21,8 @@ def idle(rig):
     title = f"idle daemon, {rig.sizes.idle_seconds:g} s"
     return [Case("idle", {"ours": lambda: idle_once(rig, ours)}, [
         Row(f"{title}: wake-ups", "", "ours", None, Aim("<=", 0), "wake-ups"),
-        Row(f"{title}: CPU", "%", "ours", None, Aim("<=", 0, " %"), "cpu")], runs=min(3, rig.sizes.runs), warm_up=False)]
+        Row(f"{title}: CPU", "%", "ours", None, Aim("<=", 0, " %"), "cpu")],
+                 runs=min(3, rig.sizes.runs), warm_up=False)]
 
 
 SCENARIOS = {"idle": idle}

@@ -15,7 +15,8 @@ SHOWN = WIDTH - LEFT - RIGHT
 
 
 def text(x, y, words, anchor="start", size=12, fill=INK):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{fill}">{escape(words)}</text>'
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} font-size="{size}" fill="{fill}">{escape(words)}</text>'
 
 
 def box(x, y, width, height, fill):

@@ -168,7 +168,8 @@ class Ours:
     def requests(self):
         """{kind: how many so far}"""
         text = (self.path / ".promisefs/metrics").read_text()
-        return {kind: int(count) for kind, count in re.findall(r'^promisefs_requests_total{kind="(\w+)"} (\d+)', text, re.M)}
+        pairs = re.findall(r'^promisefs_requests_total{kind="(\w+)"} (\d+)', text, re.M)
+        return {kind: int(count) for kind, count in pairs}
 
     def resident(self):
         """Resident bytes of the daemon and of its children."""

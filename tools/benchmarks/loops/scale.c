@@ -155,4 +155,6 @@ static int link_all(char **argument)
 	return 0;
 }
 
-const struct verb scale_verbs[] = {{"fill", 4, fill}, {"sample", 6, sample}, {"link-all", 3, link_all}, {NULL, 0, NULL}};
+const struct verb scale_verbs[] = {
+	{"fill", 4, fill}, {"sample", 6, sample}, {"link-all", 3, link_all}, {NULL, 0, NULL},
+};

@@ -1,7 +1,8 @@
 /*
  * One that waits, and one that wakes it.
  *
- *   wake-pipe ROUNDS                 write(2) into a pipe called to data in its sleeping reader: nanoseconds, one a line
+ *   wake-pipe ROUNDS                 write(2) into a pipe called to data in its sleeping reader: nanoseconds, one
+ *                                    a line
  *   wake-poll DIR ROUNDS MICRO       rename(2) of a written file returned to data in a reader that asks for it every
  *                                    MICRO microseconds: the same
  *   wake-future DIR DECLARE ROUNDS   close(2) returned in the producer to data in the consumer that waited in open(2):
