@@ -88,7 +88,7 @@ def put(rig):
 
 
 def put_disk(rig):
-    """The same with store and append-only file on a disk, where fsync(2), which Redis calls and we do not, takes time."""
+    """The same with store and append-only file on a disk, where fsync(2), which Redis calls and we do not, costs."""
     if not rig.disk:
         rig.skip("put on a disk", "no directory on a disk (--disk)")
         return []
