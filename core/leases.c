@@ -110,17 +110,14 @@ static int parse_lease(struct store *st, const char *text, struct meta_lease *l)
 	return 0;
 }
 
-static int put(struct op *op, struct meta_lease *l)
+/* before: the lease that it has had; zero if none. */
+static int put(struct op *op, struct meta_lease *l, const struct meta_lease *before)
 {
-	struct meta *m = op->st->meta;
-	struct meta_lease before;
-	int r = m->ops->lease_get(m, l->object, &before);
-	bool sooner = r == -ENOENT || (r == 0 && expiry(op->st, l) < expiry(op->st, &before));
+	bool sooner = before->object == 0 || expiry(op->st, l) < expiry(op->st, before);
+	int r;
 
-	if (r < 0 && r != -ENOENT)
-		return r;
 	l->boot_id = op->st->options.boot_id;
-	r = m->ops->lease_put(m, l);
+	r = op->st->meta->ops->lease_put(op->st->meta, l);
 	if (r == 0)
 		leases_rearm(op->st);
 	return r == 0 && sooner ? names_expire(op, l->object) : r;
@@ -130,7 +127,7 @@ int lease_set(struct op *op, const struct subject *s, const char *text)
 {
 	struct meta *m = op->st->meta;
 	const uint64_t id = subject_self(s)->id;
-	struct meta_lease l = { 0 };
+	struct meta_lease l, before = { 0 };
 	int r = check_can_expire(op->st, op->who, s);
 
 	if (r == 0 && strcmp(text, "none") == 0) {
@@ -140,12 +137,13 @@ int lease_set(struct op *op, const struct subject *s, const char *text)
 	}
 	if (r < 0)
 		return r;
-	r = m->ops->lease_get(m, id, &l);
+	r = m->ops->lease_get(m, id, &before);
 	if (r < 0 && r != -ENOENT)
 		return r;
+	l = before;
 	l.object = id;
 	r = parse_lease(op->st, text, &l);
-	return r == 0 ? put(op, &l) : r;
+	return r == 0 ? put(op, &l, &before) : r;
 }
 
 int lease_text(struct store *st, uint64_t object, char text[static 40])
@@ -161,7 +159,7 @@ int lease_text(struct store *st, uint64_t object, char text[static 40])
 
 int store_lease_until(struct store *st, const struct caller *who, uint64_t node, int64_t wall, struct meta_commit *c)
 {
-	struct meta_lease l = { .expires = wall };
+	struct meta_lease l = { .expires = wall }, before = { 0 };
 	struct meta_dentry d;
 	struct subject s;
 	struct op op;
@@ -174,8 +172,11 @@ int store_lease_until(struct store *st, const struct caller *who, uint64_t node,
 	l.object = subject_self(&s)->id;
 	r = is_borrow(subject_self(&s)) ? 0 : lifetime_name(st, l.object, &d);
 	subject_put(st, &s);
-	if (r == 0)
-		r = put(&op, &l);
+	if (r < 0)
+		return op_end(&op, r, META_RECORDED, c);
+	r = st->meta->ops->lease_get(st->meta, l.object, &before);
+	if (r == 0 || r == -ENOENT)
+		r = put(&op, &l, &before);
 	return op_end(&op, r, META_RECORDED, c);
 }
 
