@@ -180,66 +180,37 @@ static int put_part(struct backup *b, const char *name)
 	return renameat(b->to, PART, b->to, name) < 0 ? -errno : 0;
 }
 
-/* Does a draft share this file? Then it grows. There are few drafts. */
-static bool is_draft(struct backup *b, ino_t inode)
+/* A published file whose draft only appends is given up to that draft before anything else is written to it: by then its
+ * name is that of a file with the same bytes. */
+static bool has_still_its_name(struct backup *b, int fd, const char *name)
 {
-	int fd = openat(b->s->fd, "drafts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-	bool found = dir == NULL;
+	struct stat own, named;
 
-	while (!found && (e = readdir(dir)) != NULL)
-		found = e->d_ino == inode;
-	if (dir != NULL)
-		closedir(dir);
-	return found;
+	return fstat(fd, &own) == 0 && fstatat(b->s->fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       own.st_ino == named.st_ino && own.st_dev == named.st_dev;
 }
 
-/* Two links, and the store's own still is one of them (it never becomes one again): then there is no third. */
-static bool is_ours_and_its(struct backup *b, const char *from, const struct stat *st)
+/* -ESTALE: try again. */
+static int take_whole(struct backup *b, const struct needed *n)
 {
-	struct stat own;
-
-	return st->st_nlink == 2 && fstatat(b->s->fd, from, &own, AT_SYMLINK_NOFOLLOW) == 0 && own.st_ino == st->st_ino;
-}
-
-/* Gives a published file another name in the copy. False: it must be copied. The order counts: see share() in
- * blob_dir.c. Once it is no draft it does not grow any more, so its size is looked at last. */
-static bool link_file(struct backup *b, const char *from, const char *to, int64_t size)
-{
+	char name[32];
 	struct stat st;
+	int fd = open_source(b, n->vid, name), r = 0;
 
-	unlinkat(b->to, to, 0);
-	if (strncmp(from, "data/", 5) != 0 || linkat(b->s->fd, from, b->to, to, 0) < 0)
-		return false;
-	if (fstatat(b->to, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && (is_ours_and_its(b, from, &st) || !is_draft(b, st.st_ino)) &&
-	    fstatat(b->to, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size == size)
-		return true;
-	unlinkat(b->to, to, 0);
-	return false;
-}
-
-/* A clone is the copy's own, a link is as cheap, bytes are the last resort. */
-static int take_whole(struct backup *b, int from, const char *name, const char *to, const struct needed *n)
-{
-	int part = openat(b->to, PART, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600), r;
-	struct stat st;
-	bool clones;
-
-	if (part < 0 || fstat(from, &st) < 0)
-		return -errno;
-	if (st.st_size < n->size) {
-		close(part);
-		return -EBADMSG;
-	}
-	clones = ioctl(part, FICLONE, from) == 0;
-	close(part);
-	if (!clones && link_file(b, name, to, n->size)) {
-		b->result->linked++;
-		return 0;
-	}
-	r = copy_part(b, from, n->size, mtime_of(&st));
-	return r == 0 ? put_part(b, to) : r;
+	if (fd == -ENOENT && n->instead != 0)
+		fd = open_source(b, n->instead, name);
+	if (fd < 0)
+		return fd == -ENOENT ? -EBADMSG : fd;
+	if (fstat(fd, &st) < 0)
+		r = -errno;
+	else if (st.st_size < n->size)
+		r = -EBADMSG;
+	if (r == 0)
+		r = copy_part(b, fd, n->size, mtime_of(&st));
+	if (r == 0 && !has_still_its_name(b, fd, name))
+		r = -ESTALE;
+	close(fd);
+	return r;
 }
 
 static bool is_there(struct backup *b, const char *name, int64_t size)
@@ -251,26 +222,21 @@ static bool is_there(struct backup *b, const char *name, int64_t size)
 
 static int place_whole(struct backup *b, const struct needed *n)
 {
-	char name[32], to[32];
-	int fd, r;
+	char to[32];
+	int r;
 
 	data_name(to, n->vid);
 	if (is_there(b, to, n->size)) {
 		b->result->there++;
 		return 0;
 	}
-	fd = open_source(b, n->vid, name);
-	if (fd == -ENOENT && n->instead != 0)
-		fd = open_source(b, n->instead, name);
-	if (fd == -ENOENT)
-		return -EBADMSG;
-	if (fd < 0)
-		return fd;
 	r = make_shard(b, n->vid);
-	if (r == 0)
-		r = take_whole(b, fd, name, to, n);
-	close(fd);
-	return r;
+	if (r < 0)
+		return r;
+	do {
+		r = take_whole(b, n);
+	} while (r == -ESTALE);
+	return r == 0 ? put_part(b, to) : r;
 }
 
 static int place_live(struct backup *b, const struct needed *n)

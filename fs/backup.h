@@ -7,8 +7,8 @@
  * that was closed must be as it was at that moment, by size and time; where it is not, a newer moment is taken, in which it
  * is published or somebody is writing it still.
  *
- * Files are cloned where the file system can, else linked, else copied. What is linked has two stores that rely on it
- * never changing; appending, the one thing that makes a published file longer, does without (blob_dir.c, share).
+ * Files are cloned where the file system can, else copied, and never linked: two stores would rely on the other one not
+ * to change them.
  *
  * The copy gets the name catalog.db last, when everything that it speaks of is there and on the disk. Before that
  * nobody takes the directory for a store, and the next run goes on with what is there. */
@@ -24,7 +24,7 @@ struct backup_options {
 };
 
 struct backup_result {
-	uint64_t files, cloned, linked, copied, there; /* there: from an earlier run */
+	uint64_t files, cloned, copied, there; /* there: from an earlier run */
 	uint64_t bytes;                                /* that were copied */
 	unsigned moments;                              /* how often the catalog was copied */
 };

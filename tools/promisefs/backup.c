@@ -27,7 +27,6 @@ static void print_result(const struct args *a, const struct offline *s, const st
 		json_bool(&j, "mounted", s->online);
 		json_integer(&j, "files", (int64_t)t->files);
 		json_integer(&j, "cloned", (int64_t)t->cloned);
-		json_integer(&j, "linked", (int64_t)t->linked);
 		json_integer(&j, "copied", (int64_t)t->copied);
 		json_integer(&j, "kept", (int64_t)t->there);
 		json_integer(&j, "bytes", (int64_t)t->bytes);
@@ -36,8 +35,8 @@ static void print_result(const struct args *a, const struct offline *s, const st
 		return;
 	}
 	print_key(stdout, a->words[1]);
-	printf(": %llu data files: %llu cloned, %llu linked, %llu copied (%s)", (unsigned long long)t->files,
-	       (unsigned long long)t->cloned, (unsigned long long)t->linked, (unsigned long long)t->copied,
+	printf(": %llu data files: %llu cloned, %llu copied (%s)", (unsigned long long)t->files,
+	       (unsigned long long)t->cloned, (unsigned long long)t->copied,
 	       store_size((int64_t)t->bytes, size));
 	if (t->there > 0)
 		printf(", %llu were there", (unsigned long long)t->there);
