@@ -53,10 +53,10 @@ int draft_begin(struct op *op, struct subject *s, struct version **ret)
 }
 
 /* Everybody who has the name cached has the old version's node. The writer's own look-up has put that right for the
- * name that it used, which is none of the object's when it was borrowed. */
-static int invalidate_others(struct op *op, const struct meta_object *o)
+ * name that it used, which is none of the object's when it was borrowed; and who took a detour has made none. */
+static int invalidate_others(struct op *op, const struct meta_object *o, bool detoured)
 {
-	if (o->nlink < 2 && o->borrows == 0)
+	if (o->nlink < 2 && o->borrows == 0 && !detoured)
 		return 0;
 	return names_invalidate(op, o->id);
 }
@@ -109,7 +109,7 @@ int draft_publish(struct op *op, struct meta_object *o, const struct publication
 		r = path_of(op->st, o->id, key);
 	if (r == 0)
 		r = event_record(op, "put", key, o, p->producer, NULL);
-	return r == 0 ? invalidate_others(op, o) : r;
+	return r == 0 ? invalidate_others(op, o, p->detoured) : r;
 }
 
 /* The catalog could not record how a draft was settled (a full disk, most likely): try until it can. What was sealed is
@@ -371,7 +371,7 @@ static struct publication publication(const struct version *v, const struct stat
 	return (struct publication){
 		.vid = v->vid, .bytes = bytes, .producer = &v->closer, .uid = v->producer_uid,
 		.written = v->blessed_mtime != ns_of(&bytes->st_mtim),
-		.unprivileged = v->unprivileged,
+		.unprivileged = v->unprivileged, .detoured = v->detoured,
 		.durable = v->fsynced && v->synced_size == bytes->st_size && v->synced_mtime == ns_of(&bytes->st_mtim),
 	};
 }

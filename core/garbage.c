@@ -182,6 +182,19 @@ static void forget_removed(struct store *st, struct removal *rm)
 	}
 }
 
+/* Was it published after all, as the record of its removal was taken back? The catalog is not held. */
+static bool is_published(struct store *st, uint64_t vid)
+{
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->object_by_version(st->meta, vid, &o);
+	op_end(&op, 0, META_READ, NULL);
+	return r != -ENOENT && (r < 0 || o.state == OBJECT_READY);
+}
+
 /* What cannot be made durable stays where it is: it is recorded as garbage, and the next start tries again. */
 static void remove_all(struct store *st, struct removal *list, int result)
 {
@@ -192,6 +205,8 @@ static void remove_all(struct store *st, struct removal *list, int result)
 
 		if (!rm->loose)
 			end = let_go(st, rm->vid, result == 0);
+		else if (end.remove != 0 && is_published(st, rm->vid))
+			end.remove = 0;
 		if (end.fd >= 0)
 			close(end.fd);
 		if (end.remove == 0 || st->blobs->ops->remove(st->blobs, end.remove) < 0)

@@ -521,7 +521,7 @@ static void unsettled_woken(struct waiter *w, int r)
 	if (r == 0 && h->version == NULL) {
 		op_begin_named(&op, h->st, &who); /* he may take it */
 		r = look_at(h, &op);
-		op_end(&op, r < 0 ? r : 0, h->takes ? META_LATER : META_READ, NULL);
+		op_end(&op, r < 0 ? r : 0, r == 0 && h->takes ? META_LATER : META_READ, NULL); /* waiting, h may be gone */
 	}
 	if (r == STORE_WAITING)
 		return;

@@ -39,7 +39,8 @@ struct version {
 	uint64_t base;        /* the version that a draft starts from, 0: empty */
 	bool mappable;        /* somebody has had it open so that he could map it for writing */
 	unsigned writer_opens; /* how often it was opened for writing */
-	bool stored;          /* written to by a mapping, or may be yet, though the time of its file does not tell */
+	bool detoured;        /* written by somebody who has not looked its name up to get here */
+	atomic_bool stored;   /* written to by a mapping, or may be yet, though the time of its file does not tell */
 	bool continues;       /* it starts from the current version, which may be empty, too */
 	bool sealed, fsynced; /* as in the catalog's draft record */
 	int64_t sealed_at;    /* boot time */
@@ -406,6 +407,7 @@ struct publication {
 	bool durable; /* all the bytes were fsynced */
 	bool written; /* since somebody has last set the mode or the capabilities */
 	bool unprivileged; /* by somebody other than root, or perhaps */
+	bool detoured; /* by somebody who has not looked its name up to get at it */
 };
 bool draft_is_untouched(const struct version *v, const struct stat *bytes); /* nothing was written to it */
 int draft_renew_version(struct op *op, struct meta_object *o); /* in o only */

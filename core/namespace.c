@@ -366,6 +366,8 @@ static int unlink_name(struct store *st, const struct caller *who, uint64_t pare
 		r = drop_name(&op, &o, -ECANCELED);
 	if (r == 0 && who->unseen)
 		op_invalidate(&op, parent, name);
+	if (r == 0 && who->unseen && o.nlink > 0)
+		r = object_forget(&op, &o); /* it has one name less */
 	return op_end(&op, r, META_RECORDED, c);
 }
 

@@ -74,6 +74,7 @@ static int handle_make(struct opening *o, struct version *v, bool writer)
 		v->writers++;
 		v->sealed = false;
 		v->writer_opens++;
+		v->detoured = v->detoured || (o->node != v->vid && v->replaces);
 		v->mappable = v->mappable || (h->flags & O_ACCMODE) == O_RDWR;
 		v->unprivileged = v->unprivileged || h->uid != 0;
 		DL_APPEND(v->writer_list, h);

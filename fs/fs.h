@@ -95,6 +95,7 @@ struct fs {
 	struct fuse_session *se;
 	struct workers *workers;
 	struct workers *invalidator; /* one thread, so in the order in which it was told */
+	struct timers *timers;       /* of answers that must not wait for it for ever */
 	atomic_bool serving; /* there is a session that answers requests */
 	dev_t dev; /* of the mount */
 	int64_t started;
@@ -230,7 +231,13 @@ struct reply {
 	struct work work;
 	fuse_req_t req;
 	int error;        /* what to answer then instead, 0: none */
-	bool after_names; /* when the kernel has forgotten all names that it was told to forget up to then */
+	/* Not before the kernel has forgotten all names that it was told to forget up to then. SOON: the request has the
+	 * kernel's lock of a directory, so it must not wait for that for ever. */
+	enum { AT_ONCE, AFTER_NAMES, AFTER_NAMES_SOON } when;
+	struct timer patience;
+	struct timers *timers;
+	atomic_uint parties; /* who may answer: the invalidator, the timer */
+	atomic_bool answered;
 	enum { REPLY_ERR, REPLY_ENTRY, REPLY_ATTR } kind;
 	enum view view;
 	struct entry e;
@@ -298,6 +305,7 @@ void ops_directories(struct fuse_lowlevel_ops *ops);
 void fs_invalidate(struct fs *fs, uint64_t parent, const char *name);
 void fs_forget_attributes(struct fs *fs, uint64_t node); /* at once: those of a node that the kernel has, if it has it */
 void fs_forget_later(struct fs *fs, uint64_t node); /* after the names that were invalidated before */
+void fs_after_names(struct fs *fs, struct work *w);  /* run it then */
 void fs_told(struct fs *fs, struct told *t);         /* and that: call t->done after all of it */
 
 /* ops_open.c: truncate(2) of a path: open, cut, close */

@@ -59,6 +59,14 @@ void fs_forget_later(struct fs *fs, uint64_t node)
 	tell(fs, forget_now, node, "");
 }
 
+void fs_after_names(struct fs *fs, struct work *w)
+{
+	if (atomic_load(&fs->serving))
+		workers_queue(fs->invalidator, w);
+	else
+		w->run(w);
+}
+
 struct telling {
 	struct work work;
 	struct told *told;
@@ -75,14 +83,14 @@ static void all_told(struct work *w)
 
 void fs_told(struct fs *fs, struct told *t)
 {
-	struct telling *tl = atomic_load(&fs->serving) ? malloc(sizeof(*tl)) : NULL;
+	struct telling *tl = malloc(sizeof(*tl));
 
 	if (tl == NULL) {
 		t->done(t);
 		return;
 	}
 	*tl = (struct telling){ .work.run = all_told, .told = t };
-	workers_queue(fs->invalidator, &tl->work);
+	fs_after_names(fs, &tl->work);
 }
 
 /* Without an offset the kernel looks at no pages, and takes no lock that somebody could hold who waits for us. */

@@ -75,6 +75,7 @@ static void add_buckets(struct text *t, const char *name, const char *label, con
 
 	for (int i = 0; i < HISTOGRAM_BUCKETS - 1; i++) {
 		n += get(&h->buckets[i]);
+		n = n < all ? n : all; /* some have come since that was counted */
 		if (i >= first)
 			text_add(t, "promisefs_%s_bucket{%s%sle=\"%.9g\"} %llu\n", name, label, comma, (double)(1ULL << i) * unit,
 				 (unsigned long long)n);

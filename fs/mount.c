@@ -336,11 +336,15 @@ static void close_store(struct fs *fs)
 {
 	watch_stop(fs->watch);
 	store_stop(fs->store);
+	atomic_store(&fs->serving, false); /* from now on nothing goes to the invalidator */
 	workers_free(fs->workers);
-	workers_free(fs->invalidator);
-	fs->workers = fs->invalidator = NULL;
+	fs->workers = NULL;
+	workers_finish(fs->invalidator); /* which may yet need the catalog */
 	if (fs->meta != NULL)
-		fs->meta->ops->close(fs->meta);
+		fs->meta->ops->close(fs->meta); /* completes what is pending, so somebody may just be on his way there */
+	workers_free(fs->invalidator);
+	fs->invalidator = NULL;
+	timers_free(fs->timers);
 	store_close(fs->store);
 	files_forget(fs);
 	watch_free(fs->watch);
@@ -426,6 +430,8 @@ static int run(struct fs *fs, int ready_fd)
 		r = workers_new(8, &fs->workers) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)
 		r = workers_new(1, &fs->invalidator) < 0 ? complain("daemon", "no memory") : 0;
+	if (r == 0)
+		r = timers_new(&fs->timers) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)
 		r = open_store(fs);
 	fs->started = fs->meta != NULL ? fs->meta->ops->now(fs->meta) : 0;

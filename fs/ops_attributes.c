@@ -16,6 +16,8 @@ static void reply_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	double timeout;
 	int r = store_getattr(fs->store, &who, node, &e);
 
+	if (r == -ESTALE && node != node_id(ino)) /* that has ended in this moment */
+		r = store_getattr(fs->store, &who, node_id(ino), &e);
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;

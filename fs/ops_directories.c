@@ -53,6 +53,8 @@ static int add_entry(void *arg, const struct meta_dentry *d, const struct entry 
 	if (found.until != 0) /* a listing may take long to make, and the kernel counts from its arrival */
 		found.until -= LISTING_NS;
 	reply_entry_param(l->of, &found, &p);
+	if (detour_at(fs_of(l->req), p.ino))
+		p.attr_timeout = 0;
 	if (!add(l, d->name, &p, (off_t)d->cookie))
 		return 1;
 	l->last = d->cookie;

@@ -67,7 +67,7 @@ static void reply_after_names(fuse_req_t req, int error)
 
 	if (reply == NULL)
 		return;
-	reply->after_names = true;
+	reply->when = AFTER_NAMES_SOON;
 	reply_end(reply, -error);
 }
 
@@ -244,7 +244,7 @@ static void take_away(fuse_req_t req, fuse_ino_t parent, const char *name,
 	if (reply == NULL)
 		return;
 	who.unseen = node_view(parent) == VIEW_FUTURE;
-	reply->after_names = node_view(parent) == VIEW_LIFETIME || who.unseen;
+	reply->when = node_view(parent) == VIEW_LIFETIME || who.unseen ? AFTER_NAMES_SOON : AT_ONCE;
 	if (r == 0)
 		r = how(fs_of(req)->store, &who, node_id(parent), name, &reply->c);
 	reply_end(reply, r);

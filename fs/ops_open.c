@@ -76,7 +76,7 @@ static void fail(struct open_request *rq, int error)
 	rq->error = error == EBADMSG ? EIO : error;
 	rq->work.run = answer_failure;
 	if (after_names)
-		workers_queue(rq->fs->invalidator, &rq->work);
+		fs_after_names(rq->fs, &rq->work);
 	else
 		answer_failure(&rq->work);
 }
@@ -146,7 +146,7 @@ static void give(struct open_request *rq, struct handle *h)
 	rq->work.run = answer;
 	tell_of_writing(rq, h);
 	if (handle_settled(h) == 0 && h->takes) /* its keys are gone: whoever hears of this finds it so */
-		workers_queue(rq->fs->invalidator, &rq->work);
+		fs_after_names(rq->fs, &rq->work);
 	else
 		answer(&rq->work);
 }
@@ -430,7 +430,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	reply = reply_new(req, REPLY_ERR, VIEW_KEYS);
 	if (reply == NULL)
 		return;
-	reply->after_names = f->kind == FILE_FUTURE;
+	reply->when = f->kind == FILE_FUTURE ? AFTER_NAMES : AT_ONCE;
 	reply_end(reply, store_flush(f->h, &who, &reply->c));
 }
 

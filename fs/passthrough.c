@@ -339,8 +339,10 @@ static int choose(struct file *f, fuse_req_t req, struct fuse_file_info *fi)
 	int id = 0;
 
 	f->detour = settled && detour && node_view(f->ino) == VIEW_KEYS;
-	if (f->detour)
+	if (f->detour) {
 		detour_begin(f, f->h->tid);
+		fs_forget_attributes(f->fs, node_id(f->ino)); /* the kernel has the node, as it is being opened */
+	}
 	if (atomic_load(&f->fs->passthrough))
 		id = backing_get(f, req, detour ? -1 : handle_fd(f->h));
 	/* Nobody may have the node cached while passthrough is in use: the two exclude each other. */

@@ -11,6 +11,7 @@
 #define STABLE_SECONDS 3600.0
 #define DIRECTORY_SECONDS 1.0
 #define UNSTABLE_SECONDS 1.0
+#define PATIENCE_NS 250000000LL
 
 static struct timespec timespec_of(int64_t ns)
 {
@@ -94,7 +95,7 @@ static void answer(struct reply *r)
 		break;
 	case REPLY_ATTR:
 		timeout = reply_attr(r->view, &r->e, &st);
-		fuse_reply_attr(r->req, &st, timeout);
+		fuse_reply_attr(r->req, &st, detour_at(fs_of(r->req), node_in(r->view, r->e.node)) ? 0 : timeout);
 		break;
 	case REPLY_ERR:
 		fuse_reply_err(r->req, 0);
@@ -102,32 +103,61 @@ static void answer(struct reply *r)
 	}
 }
 
-static void answer_later(struct work *w)
+/* Whoever comes first answers, whoever comes last frees. */
+static void give(struct reply *r)
+{
+	if (!atomic_exchange(&r->answered, true)) {
+		if (r->error != 0)
+			fuse_reply_err(r->req, r->error);
+		else
+			answer(r);
+	}
+	if (atomic_fetch_sub(&r->parties, 1) == 1)
+		free(r);
+}
+
+static void names_forgotten(struct work *w)
 {
 	struct reply *r = (struct reply *)((char *)w - offsetof(struct reply, work));
 
-	if (r->error != 0)
-		fuse_reply_err(r->req, r->error);
-	else
-		answer(r);
-	free(r);
+	if (r->when == AFTER_NAMES_SOON && timer_disarm(r->timers, &r->patience))
+		atomic_fetch_sub(&r->parties, 1);
+	give(r);
+}
+
+static void waited_long_enough(struct timer *t)
+{
+	give((struct reply *)((char *)t - offsetof(struct reply, patience)));
+}
+
+/* The invalidator waits for the lock of the directory whose name it tells. Somebody may have that one who waits for the
+ * lock of another directory, as rename(2) does, and whoever has that may wait here: a circle, which ends by the timer.
+ * (Only so: the kernel takes no signal from those who wait for such locks.) */
+static void give_after_names(struct fs *fs, struct reply *r)
+{
+	r->work.run = names_forgotten;
+	r->timers = fs->timers;
+	if (r->when == AFTER_NAMES_SOON) {
+		r->patience.fire = waited_long_enough;
+		atomic_store(&r->parties, 2);
+		if (timer_arm(fs->timers, &r->patience, timers_now() + PATIENCE_NS) < 0) {
+			atomic_store(&r->parties, 1);
+			give(r);
+			return;
+		}
+	}
+	fs_after_names(fs, &r->work);
 }
 
 static void recorded(struct meta_commit *c, int result)
 {
 	struct reply *r = (struct reply *)c;
 
-	if (r->after_names) {
-		r->error = result == -EBADMSG ? EIO : -result;
-		r->work.run = answer_later;
-		workers_queue(fs_of(r->req)->invalidator, &r->work);
-		return;
-	}
-	if (result < 0)
-		fuse_reply_err(r->req, result == -EBADMSG ? EIO : -result);
+	r->error = result == -EBADMSG ? EIO : -result;
+	if (r->when == AT_ONCE)
+		give(r);
 	else
-		answer(r);
-	free(r);
+		give_after_names(fs_of(r->req), r);
 }
 
 struct reply *reply_new(fuse_req_t req, int kind, enum view view)
@@ -139,6 +169,7 @@ struct reply *reply_new(fuse_req_t req, int kind, enum view view)
 		return NULL;
 	}
 	r->c.done = recorded;
+	atomic_init(&r->parties, 1);
 	r->req = req;
 	r->kind = kind;
 	r->view = view;

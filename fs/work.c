@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -74,6 +75,29 @@ void workers_queue(struct workers *ws, struct work *w)
 	pthread_mutex_unlock(&ws->lock);
 	if (alone)
 		w->run(w);
+}
+
+struct last {
+	struct work work;
+	sem_t done;
+};
+
+static void tell_last(struct work *w)
+{
+	sem_post(&((struct last *)w)->done);
+}
+
+void workers_finish(struct workers *ws)
+{
+	struct last last = { .work.run = tell_last };
+
+	if (ws == NULL)
+		return;
+	sem_init(&last.done, 0, 0);
+	workers_queue(ws, &last.work);
+	while (sem_wait(&last.done) < 0)
+		;
+	sem_destroy(&last.done);
 }
 
 void workers_free(struct workers *ws)

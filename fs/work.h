@@ -9,5 +9,6 @@ struct work {
 struct workers;
 
 int workers_new(unsigned max, struct workers **ret); /* threads start when there is something to do */
+void workers_finish(struct workers *ws);             /* waits until what was queued is done, of one thread. NULL is fine */
 void workers_free(struct workers *ws);               /* finishes what was queued. NULL is fine */
 void workers_queue(struct workers *ws, struct work *w);

@@ -231,6 +231,17 @@ static void sync_wal(struct sqlite_catalog *s, struct meta_commit *list)
 	complete(s, list, fdatasync(s->wal_fd) < 0 ? -errno : 0);
 }
 
+/* SQLite counts in ints, and only so that who has the turn may look. */
+static void take_page_counts(struct sqlite_catalog *s)
+{
+	int hits = 0, misses = 0, highest;
+
+	sqlite3_db_status(s->db, SQLITE_DBSTATUS_CACHE_HIT, &hits, &highest, 1);
+	sqlite3_db_status(s->db, SQLITE_DBSTATUS_CACHE_MISS, &misses, &highest, 1);
+	s->page_hits += (uint64_t)hits;
+	s->page_misses += (uint64_t)misses;
+}
+
 /* Copies pages back while others work; when the WAL grows all the same, finishes with everybody held up once. */
 static void checkpoint(struct sqlite_catalog *s)
 {
@@ -240,6 +251,7 @@ static void checkpoint(struct sqlite_catalog *s)
 	if (in_wal < WAL_PAGES_FORCED)
 		return;
 	sqlite_begin(&s->meta);
+	take_page_counts(s);
 	if (s->in_transaction && !s->changed && commit(s) < 0)
 		s->failed = -EIO;
 	if (!s->in_transaction)
@@ -283,17 +295,13 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-/* Of the connection that everything goes through; its counters are its own, so it needs the turn. */
 void sqlite_page_counts(struct sqlite_catalog *s, uint64_t *hits, uint64_t *misses)
 {
-	int hit = 0, miss = 0, highest;
-
 	sqlite_begin(&s->meta);
-	sqlite3_db_status(s->db, SQLITE_DBSTATUS_CACHE_HIT, &hit, &highest, 0);
-	sqlite3_db_status(s->db, SQLITE_DBSTATUS_CACHE_MISS, &miss, &highest, 0);
+	take_page_counts(s);
+	*hits = s->page_hits;
+	*misses = s->page_misses;
 	leave(s, false, s->failed);
-	*hits = (uint64_t)hit;
-	*misses = (uint64_t)miss;
 }
 
 static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)

@@ -400,3 +400,11 @@ def test_what_is_changed_through_another_view_is_seen_at_once(mnt, kind, change)
     fresh, after = os.stat(mnt.special("once", "key")), os.stat(mnt / "key")
     assert (after.st_mode, after.st_mtime_ns, after.st_ctime_ns) == (fresh.st_mode, fresh.st_mtime_ns, fresh.st_ctime_ns)
     assert change == "its own attribute" or after.st_ctime_ns > before.st_ctime_ns
+
+
+def test_a_future_with_two_names_of_which_one_is_cancelled(mnt):
+    mnt.declare("one")
+    os.link(mnt / "one", mnt / "two")
+    assert os.stat(mnt / "one").st_nlink == 2
+    os.unlink(mnt.future("two"))
+    eventually(lambda: os.stat(mnt / "one").st_nlink == 1, 5)

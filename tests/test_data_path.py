@@ -346,3 +346,16 @@ def test_memory_of_the_daemon_does_not_grow_with_use(own):
     assert own.mount.rss() - before < 4 * MIB
     if descriptors:
         eventually(lambda: len(os.listdir(f"/proc/{own.mount.pid}/fd")) <= descriptors + 5)
+
+
+def test_what_is_published_through_another_node_is_seen_by_its_name(mnt):
+    """Nobody has looked the name up, and the kernel knows it from before."""
+    mnt.put("key", b"old")
+    mnt.becomes("key", "ready")
+    assert os.stat(mnt / "key").st_size == 3
+    for n in range(5):
+        with opened(mnt / "key", os.O_RDONLY) as reader:
+            assert os.stat(mnt / "key").st_size == 3 + 10 * n
+            with opened(f"/proc/self/fd/{reader}", os.O_WRONLY | os.O_APPEND) as writer:
+                os.write(writer, b"0123456789")
+        eventually(lambda: os.stat(mnt / "key").st_size == 13 + 10 * n, 5)

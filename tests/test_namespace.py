@@ -3,11 +3,12 @@ import errno
 import os
 import stat
 import struct
+import subprocess
 import time
 
 import pytest
 
-from pfs import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, NOBODY, RENAME_EXCHANGE, RENAME_NOREPLACE,
+from pfs import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, NOBODY, PYTHON, RENAME_EXCHANGE, RENAME_NOREPLACE,
                  attr, eventually, fails, fallocate, getdents, opened, pattern, renameat2, run, set_attr)
 
 pytestmark = pytest.mark.core
@@ -862,3 +863,38 @@ def test_lists_on_a_mount_of_whoever_runs_this(new_mount):
     assert mnt.get("dir/key") == b"y" and "system.posix_acl_access" in os.listxattr(mnt / "dir/key")
     os.removexattr(mnt / "dir/key", "system.posix_acl_access")
     assert os.listxattr(mnt / "dir/key") == []
+
+
+# ---- locks of the kernel's ---------------------------------------------------------------------------------------------
+
+CANCELS = """
+import os, sys
+for n in range(12):
+    path = f"{sys.argv[1]}/.promisefs/future/y{os.getpid()}"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+    os.unlink(path)
+"""
+MOVES = """
+import contextlib, os, sys
+views = f"{sys.argv[1]}/.promisefs"
+for n in range(12):
+    os.close(os.open(f"{sys.argv[1]}/x", os.O_WRONLY | os.O_CREAT))
+    with contextlib.suppress(OSError):
+        os.mkdir(f"{views}/lifetimes/q")
+    for to in ("future/x", "lifetimes/q/x", "lifetimes/new"):
+        with contextlib.suppress(OSError):
+            os.rename(f"{sys.argv[1]}/x", f"{views}/{to}")
+    with contextlib.suppress(OSError):
+        os.rmdir(f"{views}/lifetimes/q")
+"""
+
+
+def test_mv_into_views_hangs_nobody(own):
+    """rename(2) locks both directories before it asks, and names are told to the kernel under the lock of one of them."""
+    processes = [subprocess.Popen([*PYTHON, "-c", what, own.mount.root], stdin=subprocess.DEVNULL)
+                 for what in (CANCELS, MOVES) * 2]
+    try:
+        assert [process.wait(40) for process in processes] == [0] * 4
+    finally:
+        for process in processes:
+            process.kill()
