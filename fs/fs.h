@@ -186,7 +186,7 @@ static inline struct caller caller_with_groups(fuse_req_t req, fuse_ino_t ino, u
 struct file {
 	enum { FILE_DATA, FILE_FUTURE, FILE_TEXT, FILE_EVENTS, FILE_ATTRIBUTE, FILE_PATIENCE } kind;
 	struct fs *fs;
-	struct handle *h;         /* DATA; FUTURE once something was written */
+	struct handle *_Atomic h; /* DATA; FUTURE once something was written, maybe by another thread */
 	fuse_ino_t ino;           /* through which it was opened */
 	bool detour;              /* see detours.c */
 	bool backed;              /* counts as a user of its node's backing file */
@@ -194,7 +194,7 @@ struct file {
 	char *text;               /* TEXT, ATTRIBUTE, PATIENCE */
 	size_t text_len;
 	struct listener *listener; /* EVENTS */
-	pthread_mutex_t lock;      /* guards poll */
+	pthread_mutex_t lock;      /* guards poll, and the beginning of a FUTURE */
 	struct fuse_pollhandle *poll;
 	struct file *prev, *next;  /* of all that are open */
 };

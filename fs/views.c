@@ -227,15 +227,24 @@ void views_future_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 int views_future_begin(struct file *f, const struct caller *who)
 {
 	struct store *st = f->fs->store;
+	struct handle *h = NULL;
 	uint64_t vid = 0;
 	int r;
 
+	pthread_mutex_lock(&f->lock); /* one of those who write at once */
+	if (f->h != NULL) {
+		pthread_mutex_unlock(&f->lock);
+		return 0;
+	}
 	do {
-		r = store_open(st, who, node_id(f->ino), O_WRONLY, NULL, &f->h, &vid);
+		r = store_open(st, who, node_id(f->ino), O_WRONLY, NULL, &h, &vid);
 		if (r == STORE_PREPARE)
 			r = store_prepare(st, vid) < 0 ? -EIO : STORE_PREPARE;
 	} while (r == STORE_PREPARE);
-	if (r == 0)
+	if (r == 0) {
+		f->h = h;
 		store_changed_unseen(st, node_id(f->ino));
+	}
+	pthread_mutex_unlock(&f->lock);
 	return r == -ESTALE ? -EEXIST : r == STORE_MUST_WAIT ? -EBUSY : r; /* stale: somebody has set it meanwhile */
 }

@@ -248,7 +248,7 @@ class Process:
             os.rename(path, self.path(key))
 
     def ask(self):
-        with refused(errno.ENOENT):
+        with refused(errno.ENOENT, errno.ESTALE):
             path = self.path(self.key())
             said = os.getxattr(path, "user.promisefs.borrows").decode()
             if said not in ("none", "mut") and not said.startswith("ref "):

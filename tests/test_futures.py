@@ -652,3 +652,14 @@ def test_3_truncate_of_a_pending_future_does_not_hang(mnt):
     eventually(lambda: job.done, 10, "truncate returns")
 
 
+def test_3_threads_begin_to_write_a_future_at_once(mnt):
+    worker, other = mnt.worker(), mnt.worker()
+    for n in range(60):
+        key = f"key{n}"
+        mnt.declare(key)
+        fd = worker.open(mnt.future(key), os.O_WRONLY)
+        jobs = [worker.begin("pwrite", fd, bytes([65 + at]) * 10, 10 * at, threaded=True) for at in range(4)]
+        assert [job.result() for job in jobs] == [10] * 4
+        worker.close(fd)
+        assert other.read_path(mnt / key) == b"A" * 10 + b"B" * 10 + b"C" * 10 + b"D" * 10
+        assert version(mnt / key) == 1
