@@ -365,10 +365,12 @@ static int look_twice(struct fsck *c)
 /* In the catalog all at once, then the files: if it is stopped in between, a file too many is left, which is found. */
 static int repair_all(struct fsck *c)
 {
-	int r = c->m->ops->numbers_mend(c->m);
+	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < c->findings.n; i++)
 		r = fsck_repair(c, &c->findings.at[i]);
+	if (r == 0 && c->o->noted != NULL)
+		r = c->o->noted(c->o->arg);
 	if (r < 0) {
 		c->m->ops->end(c->m, META_ABANDON, NULL);
 		return r;
@@ -379,11 +381,24 @@ static int repair_all(struct fsck *c)
 	return r;
 }
 
+/* Before anything is looked at: opening the catalog has taken numbers, so what is wrong with them may not show. */
+static int mend_numbers(struct fsck *c)
+{
+	int r;
+
+	c->m->ops->begin(c->m);
+	r = c->m->ops->numbers_mend(c->m);
+	if (r == 0)
+		return end_and_wait(c->m, META_DURABLE);
+	c->m->ops->end(c->m, META_ABANDON, NULL);
+	return r;
+}
+
 /* What one repair brings to light the next pass finds. */
 static int repair(struct fsck *c)
 {
 	bool clean = false;
-	int r = 0;
+	int r = mend_numbers(c);
 
 	for (int pass = 0; r == 0 && !clean && pass < PASSES; pass++) {
 		c->hash = c->o->checksums && pass == 0;

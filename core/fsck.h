@@ -23,6 +23,8 @@ struct fsck_options {
 	bool checksums; /* read the data of what has a recorded checksum */
 	bool repair;    /* nobody else has the store, and `meta` and `blobs` may be changed */
 	bool online;    /* somebody else has it, and changes it */
+	bool remade;    /* records may be lost: a file that none speaks of may be the only copy, also among the drafts */
+	int (*noted)(void *arg); /* with repair: what was told so far is on the disk, or a negative errno; may be NULL */
 	void (*found)(void *arg, const struct fsck_finding *f); /* with repair: before it is repaired */
 	void (*pause)(void *arg);                               /* with online: long enough for others to finish */
 	bool (*stop)(void *arg);                                /* asked now and then */

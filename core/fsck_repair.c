@@ -25,23 +25,82 @@ static int remove_names(struct meta *m, uint64_t object)
 	return r < 0 ? r : 0;
 }
 
-/* It cannot be read any more: whoever tries is told so, until somebody writes it. */
-static int fail_object(struct meta *m, uint64_t id, const char *reason)
+/* Without its row, the next mount would delete the file of a draft. */
+static int drop_draft(struct fsck *c, uint64_t object)
 {
+	for (size_t n = 0; n < c->numbers.n; n++)
+		if (c->numbers.at[n].why == NUMBER_DRAFT && c->numbers.at[n].object == object)
+			c->numbers.at[n].dropped = true;
+	return c->m->ops->draft_delete(c->m, object);
+}
+
+static int set_dropped_aside(struct fsck *c, uint64_t object)
+{
+	char name[40];
+	int r = 0;
+
+	for (size_t n = 0; r == 0 && n < c->numbers.n; n++) {
+		if (!c->numbers.at[n].dropped || c->numbers.at[n].object != object)
+			continue;
+		snprintf(name, sizeof(name), "drafts/%016llx", (unsigned long long)c->numbers.at[n].vid);
+		r = c->b->ops->set_aside(c->b, 0, name, false);
+		r = r == -ENOENT ? 0 : r;
+	}
+	return r;
+}
+
+struct own_draft {
+	uint64_t object;
+	struct meta_draft d;
+};
+
+static int find_draft(void *arg, const struct meta_draft *d)
+{
+	struct own_draft *own = arg;
+
+	if (d->object != own->object)
+		return 0;
+	own->d = *d;
+	return 1;
+}
+
+/* Was it closed or fsynced, and is its file there, which is not the damaged one? Then the next mount sees to it. */
+static int draft_counts(struct fsck *c, const struct meta_object *o, bool *fsynced)
+{
+	struct own_draft own = { .object = o->id };
+	struct stat bytes, damaged;
+	int r = c->m->ops->draft_list(c->m, find_draft, &own);
+
+	if (r <= 0 || (!own.d.sealed && !own.d.fsynced) || c->b->ops->stat(c->b, own.d.vid, &bytes) < 0)
+		return r < 0 ? r : 0;
+	*fsynced = own.d.fsynced;
+	if (c->b->ops->stat(c->b, o->vid, &damaged) < 0)
+		return 1;
+	return bytes.st_ino != damaged.st_ino || bytes.st_dev != damaged.st_dev;
+}
+
+/* It cannot be read any more: whoever tries is told so, until somebody writes it. A draft that was only fsynced is
+ * published when its object is no future, see core/draft_rule.c. */
+static int fail_object(struct fsck *c, uint64_t id, const char *reason)
+{
+	struct meta *m = c->m;
 	struct meta_object o;
-	int r = m->ops->object_get(m, id, &o);
+	bool fsynced = false;
+	int keeps = 0, r = m->ops->object_get(m, id, &o);
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
+	if (o.state == OBJECT_READY && (keeps = draft_counts(c, &o, &fsynced)) < 0)
+		return keeps;
 	o.state = OBJECT_FAILED;
 	o.error = EIO;
-	o.declared = true;
+	o.declared = keeps == 0 || !fsynced;
 	o.version = 0;
 	o.size = o.blocks = o.deadline = o.borrows = 0;
 	o.live = o.durable = false;
 	r = m->ops->new_id(m, &o.vid);
-	if (r == 0)
-		r = m->ops->draft_delete(m, id);
+	if (r == 0 && keeps == 0)
+		r = drop_draft(c, id);
 	if (r == 0)
 		r = m->ops->object_update(m, &o);
 	if (r == 0)
@@ -71,15 +130,16 @@ static int any_draft(void *arg, const struct meta_draft *d)
 	return d->object == *(uint64_t *)arg;
 }
 
-static int mend_state(struct meta *m, uint64_t id)
+static int mend_state(struct fsck *c, uint64_t id)
 {
+	struct meta *m = c->m;
 	struct meta_object o;
 	int r = set_by_state(m, id);
 
 	if (r == 0)
 		r = m->ops->object_get(m, id, &o);
 	if (r == 0 && o.state == OBJECT_WRITING && m->ops->draft_list(m, any_draft, &id) == 0)
-		r = fail_object(m, id, "its draft was lost");
+		r = fail_object(c, id, "its draft was lost");
 	return r;
 }
 
@@ -197,12 +257,12 @@ int fsck_repair(struct fsck *c, const struct finding *f)
 		return make_root_again(m, f->object);
 	case FSCK_LOST:
 	case FSCK_TWICE:
-		return fail_object(m, f->object, "its data was lost; promisefs fsck has found that");
+		return fail_object(c, f->object, "its data was lost; promisefs fsck has found that");
 	case FSCK_SHORT:
 	case FSCK_CHECKSUM:
-		return fail_object(m, f->object, "its data was damaged; promisefs fsck has set it aside");
+		return fail_object(c, f->object, "its data was damaged; promisefs fsck has set it aside");
 	case FSCK_STATE:
-		return mend_state(m, f->object);
+		return mend_state(c, f->object);
 	case FSCK_LINKS:
 	case FSCK_COUNTS:
 		return count_anew(c, f->object, f->kind == FSCK_COUNTS);
@@ -224,9 +284,11 @@ int fsck_repair(struct fsck *c, const struct finding *f)
 	case FSCK_MEMBER:
 		return m->ops->member_delete(m, &name);
 	case FSCK_ORPHAN:
+		if (f->other == META_DRAFTS)
+			return drop_draft(c, f->object);
 		return m->ops->rows_remove(m, (enum meta_table)f->other, f->object);
 	case FSCK_DRAFT:
-		return m->ops->draft_delete(m, f->object);
+		return drop_draft(c, f->object);
 	case FSCK_GARBAGE:
 		return m->ops->garbage_remove(m, f->vid);
 	default:
@@ -244,8 +306,10 @@ static int cut(struct fsck *c, const struct finding *f)
 
 int fsck_repair_files(struct fsck *c, const struct finding *f)
 {
-	int r;
+	int r = set_dropped_aside(c, f->object);
 
+	if (r < 0)
+		return r;
 	switch (f->kind) {
 	case FSCK_SHORT:
 	case FSCK_CHECKSUM:

@@ -21,12 +21,15 @@
  *  borrow       a borrow has no handle                                       removed
  *  counts       an object has more or less borrows than it says              counted anew
  *  member       a lifetime has a member that is not there, or is not there   removed
- *  orphan       a row of any other table belongs to no object                removed
- *  draft        what is no file, or is changed in place, has a draft         removed
+ *  orphan       a row of any other table belongs to no object                removed; the file of a draft is set aside
+ *  draft        what is no file, or is changed in place, has a draft         removed, its file is set aside
  *  garbage      the data file of what is ready is to be removed              it is not
- *  unknown      no row speaks of a data file                                 set aside
+ *  unknown      no row speaks of a data file, or, when the catalog was made  set aside
+ *               anew, of a draft's
  *  strange      a file among the data files is none, or a draft's is still   set aside
  *               there though it is published
+ *
+ * What fails and has a draft that was closed or fsynced keeps that, so that the next mount publishes it.
  *
  * Harmless is what a daemon leaves that is killed; the next mount sees to it: drafts, files among the drafts that no row
  * speaks of, garbage, one-time objects that were being read, lifetimes that were ending. */
@@ -227,13 +230,22 @@ static int members(struct fsck *c)
 	return r;
 }
 
+/* The number of its draft, where that is what the row is about. */
+static uint64_t draft_of(struct fsck *c, const struct number *orphan)
+{
+	for (size_t n = 0; orphan->vid == META_DRAFTS && n < c->numbers.n; n++)
+		if (c->numbers.at[n].why == NUMBER_DRAFT && c->numbers.at[n].object == orphan->object)
+			return c->numbers.at[n].vid;
+	return 0;
+}
+
 static int orphans(struct fsck *c)
 {
 	int r = 0;
 
 	for (size_t n = 0; r == 0 && n < c->orphans.n; n++)
 		r = fsck_find(c, &(struct finding){ .kind = FSCK_ORPHAN, .object = c->orphans.at[n].object,
-						    .other = c->orphans.at[n].vid });
+						    .other = c->orphans.at[n].vid, .vid = draft_of(c, &c->orphans.at[n]) });
 	return r;
 }
 
@@ -394,7 +406,8 @@ static int files(struct fsck *c)
 
 	for (size_t n = 0; r == 0 && n < c->files.n; n++) {
 		const struct file *f = &c->files.at[n];
-		struct finding found = { .kind = f->draft ? FSCK_LEFT_FILE : FSCK_UNKNOWN, .vid = f->vid, .size = f->size };
+		struct finding found = { .kind = f->draft && !c->o->remade ? FSCK_LEFT_FILE : FSCK_UNKNOWN,
+					 .vid = f->vid, .size = f->size };
 
 		if (is_second(c, n)) {
 			snprintf(second, sizeof(second), "drafts/%016llx", (unsigned long long)f->vid);

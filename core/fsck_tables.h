@@ -35,6 +35,7 @@ struct file {
 struct number { /* a version that some row speaks of */
 	uint64_t vid, object;
 	enum { NUMBER_CURRENT, NUMBER_DRAFT, NUMBER_TORN, NUMBER_GARBAGE } why;
+	bool dropped; /* a draft whose row was removed just now */
 };
 
 #define TABLE(type) struct { type *at; size_t n, capacity; }

@@ -373,6 +373,56 @@ def test_data_has_changed(filled, copied):
     assert space.get("dir/link") == WORDS
 
 
+def add_draft(space, number, data, sealed=0, fsynced=0):
+    """As a daemon leaves it that is killed before a draft is published; the path of its file."""
+    vid = ask(space, "select next from sequence where name = 'id'")
+    path = space.mount.store / f"drafts/{vid:016x}"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    change(space, "update sequence set next = next + 1 where name = 'id'",
+           f"insert into draft values ({number}, {vid}, {sealed}, {fsynced}, {len(data)}, {path.stat().st_mtime_ns})")
+    return path
+
+
+def damage_words(space, kind):
+    path = data_file(space, "words")
+    if kind == "lost":
+        path.unlink()
+    elif kind == "short":
+        os.truncate(path, 1000)
+    else:
+        path.write_bytes(bytes(len(WORDS)))
+
+
+@pytest.mark.parametrize("known", ["sealed", "fsynced"])
+@pytest.mark.parametrize("kind", ["lost", "short", "checksum"])
+def test_what_is_damaged_has_a_draft_that_counts(filled, copied, kind, known):
+    """It was closed, or fsynced: the next mount publishes it."""
+    space = copied(filled)
+    damage_words(space, kind)
+    add_draft(space, object_of(space, "words")[0], b"newer", **{known: 1})
+    found_and_repaired(space, kind)
+    assert space.get("words") == space.get("dir/link") == b"newer"
+
+
+def test_what_is_damaged_has_a_torn_draft(filled, copied):
+    space = copied(filled)
+    damage_words(space, "lost")
+    draft = add_draft(space, object_of(space, "words")[0], b"torn")
+    found_and_repaired(space, "lost")
+    assert quarantined(space)[0] == {draft.name: b"torn"} and state(space / "words") == "failed"
+
+
+def test_the_object_of_a_draft_is_lost(filled, copied):
+    space = copied(filled)
+    number, _ = object_of(space, "fifo")
+    draft = add_draft(space, number, b"closed", sealed=1)
+    change(space, f"delete from object where id = {number}")
+    findings = found_and_repaired(space, "orphan", others={"dangling"})
+    assert draft.name in [finding["file"] for finding in findings if finding["kind"] == "orphan"]
+    assert quarantined(space)[0] == {draft.name: b"closed"}
+
+
 def test_all_data_is_lost(filled, copied):
     space = copied(filled)
     shutil.rmtree(space.mount.store / "data")
@@ -580,6 +630,13 @@ def test_numbers_would_be_given_out_twice(filled, copied):
     found_and_repaired(space, "numbers")
     space.put("new", b"new")
     assert space.get("new") == b"new" and space.get("words") == WORDS
+
+
+def test_numbers_would_be_given_out_twice_later(filled, copied):
+    """And nothing else is wrong, and opening the catalog does not happen to mend it."""
+    space = copied(filled)
+    change(space, "insert into garbage values (999999)", "update sequence set next = 16")
+    found_and_repaired(space, "numbers")
 
 
 def test_a_root_is_missing(filled, copied):
