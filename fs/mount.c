@@ -4,6 +4,7 @@
 #include "core/parse.h"
 #include "fs/blob_dir.h"
 #include "fs/fs.h"
+#include "fs/offline.h"
 #include "fs/process.h"
 
 #include <dirent.h>
@@ -223,6 +224,35 @@ static int open_store_dir(struct fs *fs)
 	return 0;
 }
 
+static bool has_file(int at, const char *name, bool deeper)
+{
+	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	bool found = false;
+	struct dirent *e;
+	struct stat st;
+
+	while (!found && dir != NULL && (e = readdir(dir)) != NULL) {
+		if (e->d_name[0] == '.' || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		found = S_ISREG(st.st_mode) || (deeper && S_ISDIR(st.st_mode) && has_file(fd, e->d_name, false));
+	}
+	if (dir != NULL)
+		closedir(dir);
+	return found;
+}
+
+/* With an empty catalog all its data would be of no use, and drafts would be deleted. */
+static bool has_lost_its_catalog(struct fs *fs)
+{
+	struct stat st;
+
+	if (fstatat(fs->store_fd, "catalog.db", &st, 0) == 0 &&
+	    (st.st_size > 0 || (fstatat(fs->store_fd, "catalog.db-wal", &st, 0) == 0 && st.st_size > 0)))
+		return false;
+	return has_file(fs->store_fd, "data", true) || has_file(fs->store_fd, "drafts", false);
+}
+
 /* A directory that has other things in it is somebody's, not a store. */
 static int check_is_store(struct fs *fs)
 {
@@ -233,12 +263,20 @@ static int check_is_store(struct fs *fs)
 
 	if (dir == NULL)
 		return complain(fs->options.store, "cannot read it: %s", strerror(errno));
+	if (faccessat(fs->store_fd, OFFLINE_REPAIRING, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		closedir(dir);
+		return complain(fs->options.store, "a repair did not come to its end; 'promisefs fsck --repair %s' "
+				"goes on with it", fs->options.store);
+	}
 	while ((e = readdir(dir)) != NULL)
 		other = other || (e->d_name[0] != '.' && strcmp(e->d_name, "lock") != 0 && strcmp(e->d_name, "data") != 0 &&
 				  strcmp(e->d_name, "drafts") != 0 && strcmp(e->d_name, "lost+found") != 0);
 	closedir(dir);
 	if (!catalog && other)
 		return complain(fs->options.store, "is not empty and not a store; name a new or empty directory");
+	if (has_lost_its_catalog(fs))
+		return complain(fs->options.store, "has data, but its catalog is missing; 'promisefs fsck --repair %s' "
+				"sets the data aside", fs->options.store);
 	return 0;
 }
 

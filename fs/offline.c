@@ -24,11 +24,13 @@ static int fail(struct offline *s, int r, const char *advice, const char *what, 
 	return r;
 }
 
-static int check_is_store(struct offline *s)
+static int check_is_store(struct offline *s, const char *verb)
 {
 	if (faccessat(s->fd, "catalog.db", F_OK, 0) == 0 ||
 	    (faccessat(s->fd, "data", F_OK, 0) == 0 && faccessat(s->fd, "drafts", F_OK, 0) == 0))
-		return 0;
+		return offline_is_repairing(s) && strcmp(verb, "fsck") != 0 ?
+			       fail(s, -EBADMSG, "'promisefs fsck --repair' goes on with it",
+				    "a repair did not come to its end") : 0;
 	return fail(s, -ENOENT, "name the directory that 'promisefs mount' was given first", "it is not a store");
 }
 
@@ -81,7 +83,7 @@ int offline_open(struct offline *s, const char *store, const char *verb, bool on
 	if (s->fd < 0)
 		return fail(s, -errno, errno == EACCES ? "run it as the user who mounts the store, or as root" :
 							 "name the directory of a store", "%s", strerror(errno));
-	r = check_is_store(s);
+	r = check_is_store(s, verb);
 	return r == 0 ? lock(s, verb, online) : r;
 }
 
@@ -135,18 +137,64 @@ int offline_keep(struct offline *s)
 	snprintf(s->keep, sizeof(s->keep), "%s/%s", s->path, name);
 	r = openat(s->keep_fd, "index", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	s->index = r < 0 ? NULL : fdopen(r, "w");
-	return s->index != NULL ? 0 : fail(s, -errno, "free some space", "%s/index: %s", s->keep, strerror(errno));
+	if (s->index != NULL)
+		return 0;
+	r = fail(s, -errno, "free some space", "%s/index: %s", s->keep, strerror(errno));
+	close(s->keep_fd);
+	s->keep_fd = -1;
+	return r;
+}
+
+static int sync_directory(int at, const char *name)
+{
+	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+int offline_noted(struct offline *s)
+{
+	int r = fflush(s->index) != 0 || fsync(fileno(s->index)) < 0 ? -errno : 0;
+
+	if (r == 0)
+		r = sync_directory(s->keep_fd, ".");
+	if (r == 0)
+		r = sync_directory(s->fd, "quarantine");
+	return r == 0 ? sync_directory(s->fd, ".") : r;
+}
+
+bool offline_is_repairing(struct offline *s)
+{
+	return faccessat(s->fd, OFFLINE_REPAIRING, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+int offline_repairing(struct offline *s, bool done)
+{
+	int fd = -1, r = 0;
+
+	if (done)
+		r = unlinkat(s->fd, OFFLINE_REPAIRING, 0) < 0 && errno != ENOENT ? -errno : 0;
+	else if ((fd = openat(s->fd, OFFLINE_REPAIRING, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)) < 0)
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	return r == 0 ? sync_directory(s->fd, ".") : r;
 }
 
 int offline_keep_catalog(struct offline *s)
 {
-	static const char *const names[] = { "catalog.db-shm", "catalog.db-wal", "catalog.db" };
+	/* In this order, so that it is never taken for whole without its log. */
+	static const char *const names[] = { "catalog.db", "catalog.db-wal", "catalog.db-shm" };
 	int r = offline_keep(s);
 
 	for (int i = 0; r == 0 && i < 3; i++)
 		if (renameat(s->fd, names[i], s->keep_fd, names[i]) < 0 && errno != ENOENT)
 			r = fail(s, -errno, "check its rights", "%s cannot be set aside: %s", names[i], strerror(errno));
-	return r;
+	if (r == 0)
+		r = sync_directory(s->keep_fd, ".");
+	return r == 0 ? sync_directory(s->fd, ".") : r;
 }
 
 /* Rights */
@@ -173,7 +221,7 @@ static void look_at(struct rights *w, int dir, const char *base, const char *nam
 	w->count++;
 	w->found(w->arg, name, bad_owner ? "it belongs to another user than the store" : "its mode lets others in, or keeps us out");
 	if (!w->repair || (bad_owner && fchownat(dir, base, w->owner, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0) ||
-	    fchmodat(dir, base, mode, 0) < 0)
+	    fchmodat(dir, base, mode, AT_SYMLINK_NOFOLLOW) < 0)
 		w->left++;
 }
 

@@ -30,6 +30,16 @@ int offline_claim(struct offline *s);
 /* Makes the directory where things are set aside, if there is none yet, and opens its index. */
 int offline_keep(struct offline *s);
 
+/* What was written to the index is on the disk. */
+int offline_noted(struct offline *s);
+
+/* A repair is under way: while there is this file, nothing but another repair may touch the store, as files that no
+ * record speaks of may be the only copies. offline_repairing puts it there, or, when that is done,
+ * takes it away. */
+#define OFFLINE_REPAIRING "repairing"
+bool offline_is_repairing(struct offline *s);
+int offline_repairing(struct offline *s, bool done);
+
 /* Sets aside the catalog with what belongs to it. */
 int offline_keep_catalog(struct offline *s);
 

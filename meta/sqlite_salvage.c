@@ -3,6 +3,8 @@
 #include "meta/sqlite_upkeep.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -176,6 +178,32 @@ static int salvage_tables(struct salvage *s, meta_copied_fn copied, void *arg)
 	return r == 0 && !s->any ? -ENODATA : r;
 }
 
+static int is_delete(void *arg, int columns, char **values, char **names)
+{
+	*(bool *)arg = columns == 1 && values[0] != NULL && strcmp(values[0], "delete") == 0;
+	return 0;
+}
+
+/* One file, without a log beside it, and on the disk: only then it can take the place of another. */
+static int complete(sqlite3 *db, const char *path)
+{
+	char log[PATH_MAX + 40];
+	bool alone = false;
+	int rc = sqlite3_exec(db, "PRAGMA journal_mode = DELETE", is_delete, &alone, NULL), fd, r = 0;
+
+	if (rc != SQLITE_OK)
+		return sqlite_errno(db, rc);
+	snprintf(log, sizeof(log), "%s-wal", path);
+	if (!alone || access(log, F_OK) == 0)
+		return -EIO;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
 int meta_sqlite_salvage(const char *from, const char *to, meta_copied_fn copied, void *arg)
 {
 	struct salvage s = { 0 };
@@ -196,7 +224,10 @@ int meta_sqlite_salvage(const char *from, const char *to, meta_copied_fn copied,
 		r = salvage_tables(&s, copied, arg);
 	if (r == 0 && (rc = sqlite3_exec(s.to, SQL_NUMBERS_MEND "; COMMIT", NULL, NULL, NULL)) != SQLITE_OK)
 		r = sqlite_errno(s.to, rc);
+	if (r == 0)
+		r = complete(s.to, to);
 	sqlite3_close(s.from);
-	sqlite3_close(s.to);
+	if (sqlite3_close(s.to) != SQLITE_OK && r == 0)
+		r = -EIO;
 	return r;
 }

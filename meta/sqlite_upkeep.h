@@ -43,7 +43,7 @@ static const struct {
 #define SQL_SPACE                                                                                                      \
 	"SELECT page_count * page_size, freelist_count * page_size"                                                    \
 	" FROM pragma_page_count, pragma_page_size, pragma_freelist_count"
-#define SQL_COMPACT "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)"
+#define SQL_COMPACT "PRAGMA temp_store = FILE; VACUUM; PRAGMA wal_checkpoint(TRUNCATE)"
 
 /* Salvage: each table with the columns of its primary key. Rows are read along that, from both ends. */
 static const struct salvaged {

@@ -736,7 +736,10 @@ def test_the_catalog_is_gone(filled, copied, damage):
     """The data files are all that is left, and stay, out of the way."""
     space = copied(filled)
     path = space.mount.store / "catalog.db"
-    data = {entry.read_bytes() for entry in (space.mount.store / "data").glob("*/*")}
+    draft = space.mount.store / "drafts/0000000000abcdef"
+    draft.write_bytes(b"closed, perhaps")
+    draft.chmod(0o600)
+    data = {entry.read_bytes() for entry in (space.mount.store / "data").glob("*/*")} | {b"closed, perhaps"}
     whole = path.read_bytes()
     if damage in ("missing", "only its log"):
         path.rename(f"{path}-wal") if damage == "only its log" else path.unlink()
@@ -752,6 +755,55 @@ def test_the_catalog_is_gone(filled, copied, damage):
     assert os.listdir(space.root) == []
     space.put("new", b"new")
     assert check_store(space.mount) == []
+
+
+def test_a_repair_is_killed_before_the_new_catalog_has_its_place(filled, copied):
+    """The damaged one is out of the way, its log is not."""
+    space = copied(filled)
+    store = space.mount.store
+    change(space, "pragma wal_checkpoint(truncate)", "pragma journal_mode = delete")
+    (store / "catalog.db").rename(store / "catalog.db.salvaged")
+    (store / "catalog.db-wal").write_bytes(b"old")
+    (store / "repairing").touch()
+    fsck(store, status=4)
+    fsck(store, "--repair", status=1)
+    assert is_clean(store) and quarantined(space)[0] == {"catalog.db-wal": b"old"}
+    assert not {"catalog.db.salvaged", "repairing"} & set(os.listdir(store))
+    space.mount.start()
+    assert space.get("words") == WORDS and space.get("dir/deep/file") == b"deep"
+
+
+def test_a_repair_is_killed_before_files_are_set_aside(filled, copied):
+    """Until it has come to its end nothing else may take them for garbage."""
+    space = copied(filled)
+    store = space.mount.store
+    (store / "repairing").touch()
+    draft = store / "drafts/0000000000abcdef"
+    draft.write_bytes(b"closed, perhaps")
+    draft.chmod(0o600)
+    for words in (["gc", store], ["backup", store, space.mount.base / "copy"], ["mount", store, space.mount.root]):
+        done = promisefs(*words)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and "promisefs fsck --repair" in done.stderr
+    findings, _ = fsck(store, status=4)
+    assert {finding["kind"] for finding in findings} == {"repair", "unknown"}
+    fsck(store, "--repair", status=1)
+    assert is_clean(store) and quarantined(space)[0] == {draft.name: b"closed, perhaps"}
+    space.mount.start()
+    assert space.get("words") == WORDS
+
+
+def test_nothing_can_be_set_aside(filled, copied):
+    """Then nothing is changed."""
+    space = copied(filled)
+    store = space.mount.store
+    (store / "quarantine").write_text("mine")
+    (store / "data").chmod(0o755)
+    data_file(space, "big").unlink()
+    done = promisefs("fsck", "--repair", store)
+    assert done.returncode == 8 and done.stderr.count("\n") == 1 and "quarantine" in done.stderr
+    assert stat.S_IMODE((store / "data").stat().st_mode) == 0o755 and (store / "quarantine").read_text() == "mine"
+    (store / "quarantine").unlink()
+    assert {finding["kind"] for finding in without_log(fsck(store, status=4)[0])} == {"rights", "lost"}
 
 
 def test_rights_are_wrong(filled, copied):
@@ -816,6 +868,34 @@ def test_a_store_that_is_checked_cannot_be_mounted(filled, copied):
         assert f"{space.mount.store}: in use by promisefs fsck, pid 12345; wait" in done.stderr
         done = promisefs("fsck", "--online", space.mount.store)
         assert done.returncode == 8 and "in use by promisefs fsck, pid 12345; wait" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_a_store_that_has_lost_its_catalog_cannot_be_mounted(filled, copied, damage):
+    """With a new one its data would be of no use to anybody, and its drafts would go."""
+    space = copied(filled)
+    store = space.mount.store
+    (store / "catalog.db").unlink()
+    for name in ("catalog.db-wal", "catalog.db-shm"):
+        (store / name).unlink(missing_ok=True)
+    if damage == "empty":
+        (store / "catalog.db").touch()
+    done = promisefs("mount", store, space.mount.root)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"promisefs fsck --repair {store}" in done.stderr
+    fsck(store, "--repair", status=1)
+    space.mount.start()
+    assert os.listdir(space.root) == []
+
+
+def test_a_directory_that_never_was_a_store_can_be_mounted(new_mount):
+    space = new_mount(start=False)
+    (space.mount.store / "data/ab").mkdir(parents=True)
+    (space.mount.store / "drafts").mkdir()
+    (space.mount.store / "catalog.db").touch()
+    space.mount.start()
+    space.put("key", b"data")
+    assert space.get("key") == b"data"
 
 
 # ---- gc --------------------------------------------------------------------------------------------------------------

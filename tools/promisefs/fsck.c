@@ -96,6 +96,18 @@ static void on_finding(void *arg, const struct fsck_finding *f)
 		print_text(f, x->o.repair);
 }
 
+/* The marker comes before the first change, and the index before the change that it tells of. */
+static int on_noted(void *arg)
+{
+	struct session *x = arg;
+
+	if (x->failed == 0)
+		x->failed = offline_noted(&x->s);
+	if (x->failed == 0)
+		x->failed = offline_repairing(&x->s, false);
+	return x->failed;
+}
+
 static bool on_stop(void *arg)
 {
 	return store_stopped(NULL) || ((struct session *)arg)->failed < 0;
@@ -143,25 +155,56 @@ static void on_copied(void *arg, const char *table, uint64_t rows, bool lost)
 						.remedy = "the others are lost; what they were about is found below" });
 }
 
-/* A new catalog in the place of one that is damaged, empty or missing. */
-static int make_catalog(struct session *x, bool readable)
+#define FRESH "catalog.db.new"
+#define SALVAGED "catalog.db.salvaged" /* complete, to become the catalog when the damaged one is out of the way */
+
+static void remove_fresh(struct session *x)
+{
+	static const char *const names[] = { FRESH, FRESH "-wal", FRESH "-shm", FRESH "-journal" };
+
+	for (int i = 0; i < 4; i++)
+		unlinkat(x->s.fd, names[i], 0);
+}
+
+/* 1: it is there; 0: nothing could be read. */
+static int salvage(struct session *x)
 {
 	char fresh[PATH_MAX + 32];
-	int r = 0;
+	int r;
 
 	snprintf(fresh, sizeof(fresh), "%s.new", x->s.catalog);
-	unlink(fresh);
-	if (readable)
-		r = meta_sqlite_salvage(x->s.catalog, fresh, on_copied, x);
-	if (r == -ENODATA || r == -EBADMSG || r == -EPROTO) {
-		readable = false;
-		unlink(fresh);
-		r = 0;
+	remove_fresh(x);
+	r = meta_sqlite_salvage(x->s.catalog, fresh, on_copied, x);
+	if (r == 0)
+		r = renameat(x->s.fd, FRESH, x->s.fd, SALVAGED) < 0 ? -errno : 1;
+	remove_fresh(x);
+	return r == -ENODATA || r == -EBADMSG || r == -EPROTO ? 0 : r;
+}
+
+static bool is_salvaged(struct session *x)
+{
+	return faccessat(x->s.fd, SALVAGED, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* A new catalog in the place of one that is damaged, empty or missing. If it is stopped when that is out of the way
+ * already, the next run goes on with what was salvaged. */
+static int make_catalog(struct session *x, bool readable)
+{
+	int r = 0, salvaged = is_salvaged(x);
+
+	if (readable) {
+		unlinkat(x->s.fd, SALVAGED, 0);
+		r = salvaged = salvage(x);
 	}
+	if (r >= 0)
+		r = on_noted(x);
 	if (r == 0)
 		r = offline_keep_catalog(&x->s);
-	if (r == 0 && readable && rename(fresh, x->s.catalog) < 0)
+	if (r == 0 && salvaged > 0 && renameat(x->s.fd, SALVAGED, x->s.fd, "catalog.db") < 0)
 		r = -errno;
+	if (r == 0)
+		r = fsync(x->s.fd) < 0 ? -errno : 0;
+	x->o.remade = true;
 	if (r < 0)
 		return fail(x, r, "free some space, and run it again", "a new catalog cannot be made");
 	x->result.left = 0;
@@ -193,7 +236,10 @@ static int check_catalog(struct session *x)
 			return fail(x, r, "check the disk", "the catalog cannot be read");
 	} else if (r == -ENOENT) {
 		readable = false;
-		on_lost_catalog(x, lost_catalog, new_catalog);
+		if (is_salvaged(x))
+			on_lost_catalog(x, "it was being repaired, and was salvaged", "that takes its place");
+		else
+			on_lost_catalog(x, lost_catalog, new_catalog);
 	} else if (r == -EBADMSG) {
 		damaged = true;
 		on_lost_catalog(x, why, "what can be read of it becomes a new one, it is set aside");
@@ -221,7 +267,7 @@ static int check_store(struct session *x)
 		return fail(x, r, "see promisefs(1)", why);
 	r = x->o.repair ? blob_dir_open(x->s.fd, &b) : blob_dir_look(x->s.fd, &b);
 	if (r == 0) {
-		if (x->o.repair && offline_keep(&x->s) == 0)
+		if (x->o.repair)
 			blob_dir_keep_in(b, x->s.keep_fd);
 		r = store_fsck(m, b, &x->o, &x->result);
 	} else if (r == -ENOENT) {
@@ -233,6 +279,8 @@ static int check_store(struct session *x)
 	}
 	blob_dir_close(b);
 	m->ops->close(m);
+	if (r == 0 && x->o.repair)
+		r = offline_repairing(&x->s, true);
 	return r == 0 ? 0 : fail(x, r, "check the disk and the rights of the store", strerror(-r));
 }
 
@@ -284,11 +332,24 @@ static void drop_quarantine(struct session *x)
 	unlinkat(x->s.fd, "quarantine", AT_REMOVEDIR);
 }
 
+static void on_interrupted(struct session *x)
+{
+	x->result.found++;
+	x->result.left++;
+	on_finding(x, &(struct fsck_finding){ .kind = "repair", .key = OFFLINE_REPAIRING,
+					      .text = "a repair did not come to its end", .remedy = "it goes on" });
+}
+
 static int check_all(struct session *x)
 {
 	uint64_t wrong = 0, left = 0;
 	int r;
 
+	if (x->o.repair && offline_keep(&x->s) < 0)
+		return store_report(x->word, &x->s, EXIT_OPERATION);
+	x->o.remade = offline_is_repairing(&x->s);
+	if (x->o.remade)
+		on_interrupted(x);
 	offline_rights(&x->s, x->o.repair, on_rights, x, &wrong, &left);
 	x->result.found += wrong;
 	r = check_catalog(x);
@@ -313,7 +374,7 @@ int verb_fsck(const struct args *a)
 	x.word = a->words[0];
 	x.json = args_has(a, OPT_JSON);
 	x.o = (struct fsck_options){ .checksums = !args_has(a, OPT_QUICK), .repair = args_has(a, OPT_REPAIR),
-				     .found = on_finding, .pause = on_pause, .stop = on_stop,
+				     .found = on_finding, .pause = on_pause, .stop = on_stop, .noted = on_noted,
 				     .progress = store_progress, .arg = &x };
 	if (x.o.repair && args_has(a, OPT_ONLINE))
 		return report_usage("--repair does not go with --online");
