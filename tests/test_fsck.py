@@ -635,7 +635,7 @@ def test_numbers_would_be_given_out_twice(filled, copied):
 def test_numbers_would_be_given_out_twice_later(filled, copied):
     """And nothing else is wrong, and opening the catalog does not happen to mend it."""
     space = copied(filled)
-    change(space, "insert into garbage values (999999)", "update sequence set next = 16")
+    change(space, "insert into garbage values (5000000000)", "update sequence set next = 16")
     found_and_repaired(space, "numbers")
 
 
