@@ -30,6 +30,7 @@ struct gc {
 	uint64_t keep;   /* events */
 	uint64_t drafts; /* that killed writers left */
 	uint64_t garbage, unknown, events;
+	uint64_t aside;  /* data files that nothing speaks of */
 	int64_t data, catalog; /* bytes that were freed */
 };
 
@@ -72,17 +73,36 @@ static int count_unknown(void *arg, const struct blob_file *f)
 	struct gc *g = arg;
 	struct stat st;
 
+	if (!f->draft)
+		return 0;
 	g->unknown++;
 	if (g->b->ops->stat(g->b, f->vid, &st) == 0 && st.st_nlink == 1)
 		g->data += st.st_blocks * 512;
 	return 0;
 }
 
-static int remove_unknown(void *arg, const struct blob_file *f)
+static int count_aside(void *arg, const struct blob_file *f)
+{
+	((struct gc *)arg)->aside += !f->draft;
+	return 0;
+}
+
+/* What was published, and no record says that it is to be removed, may be the only copy of something. */
+static int settle_unknown(void *arg, const struct blob_file *f)
 {
 	struct gc *g = arg;
+	int r;
 
-	return g->b->ops->remove(g->b, f->vid);
+	if (f->draft)
+		return g->b->ops->remove(g->b, f->vid);
+	g->aside++;
+	r = offline_keep(&g->s);
+	if (r < 0)
+		return r;
+	fprintf(g->s.index, "unknown\t\t0\t0\t%016llx\ta data file belongs to no object; it is set aside\n",
+		(unsigned long long)f->vid);
+	blob_dir_keep_in(g->b, g->s.keep_fd);
+	return g->b->ops->set_aside(g->b, f->vid, NULL, false);
 }
 
 /* Files that were to take the place of others (blob_dir.c, unshare). */
@@ -150,7 +170,11 @@ static int collect(struct gc *g, const struct store_options *options)
 	if (r == 0 && !g->dry)
 		r = store_settle(g->m, g->b, options);
 	if (r == 0 && !g->dry)
-		r = store_unknown_files(g->m, g->b, remove_unknown, g);
+		r = store_unknown_files(g->m, g->b, settle_unknown, g);
+	if (r == 0 && g->s.index != NULL)
+		r = offline_noted(&g->s);
+	if (r == 0 && g->dry)
+		r = store_unknown_files(g->m, g->b, count_aside, g);
 	remove_temporary(g);
 	if (r == 0)
 		r = trim(g);
@@ -172,6 +196,8 @@ static void print_result(const struct gc *g, bool as_json)
 		json_integer(&j, "drafts", (int64_t)g->drafts);
 		json_integer(&j, "garbage", (int64_t)g->garbage);
 		json_integer(&j, "unknown", (int64_t)g->unknown);
+		json_integer(&j, "set_aside", (int64_t)g->aside);
+		json_string(&j, "quarantine", g->s.index != NULL ? g->s.keep : NULL);
 		json_integer(&j, "events", (int64_t)g->events);
 		json_integer(&j, "data_bytes", g->data);
 		json_integer(&j, "catalog_bytes", g->catalog);
@@ -181,13 +207,16 @@ static void print_result(const struct gc *g, bool as_json)
 	printf("%s %s of data: %llu files of replaced or evicted versions, %llu that nothing speaks of\n",
 	       g->dry ? "would free" : "freed", store_size(g->data, data), (unsigned long long)g->garbage,
 	       (unsigned long long)g->unknown);
+	if (g->aside > 0)
+		printf("%s %llu data files that belong to no object%s%s\n", g->dry ? "would set aside" : "set aside",
+		       (unsigned long long)g->aside, g->dry ? "" : ", in ", g->dry ? "" : g->s.keep);
 	printf("%s %llu drafts of killed writers\n", g->dry ? "would settle" : "settled", (unsigned long long)g->drafts);
 	printf("%s %llu events, %s %s of the catalog%s\n", g->dry ? "would remove" : "removed",
 	       (unsigned long long)g->events, g->dry ? "would free" : "freed",
 	       store_size(g->catalog > 0 ? g->catalog : 0, catalog), g->dry ? " at least" : "");
 }
 
-/* What nothing speaks of is removed, so that nothing does must be the truth. */
+/* Drafts that nothing speaks of are removed, so that nothing does must be the truth. */
 static void count_wrong(void *arg, const struct fsck_finding *f)
 {
 	*(unsigned *)arg += !f->harmless && strcmp(f->kind, "unknown") != 0 && strcmp(f->kind, "strange") != 0;
