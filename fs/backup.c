@@ -199,6 +199,8 @@ static int take_whole(struct backup *b, const struct needed *n)
 
 	if (fd == -ENOENT && n->instead != 0)
 		fd = open_source(b, n->instead, name);
+	if (fd == -ENOENT) /* it was moved in between */
+		fd = open_source(b, n->vid, name);
 	if (fd < 0)
 		return fd == -ENOENT ? -EBADMSG : fd;
 	if (fstat(fd, &st) < 0)
@@ -491,11 +493,11 @@ static int sync_dir(int fd)
 
 static int complete(struct backup *b)
 {
-	int r = syncfs(b->to) < 0 ? -errno : 0;
+	int r = fchmodat(b->to, PARTIAL, 0600, 0) < 0 ? -errno : 0;
 
 	unlinkat(b->to, PARTIAL "-wal", 0);
 	unlinkat(b->to, PARTIAL "-shm", 0);
-	if (r == 0 && fchmodat(b->to, PARTIAL, 0600, 0) < 0)
+	if (r == 0 && syncfs(b->to) < 0)
 		r = -errno;
 	if (r == 0)
 		r = sync_dir(b->to);
@@ -569,9 +571,32 @@ static int mark(struct backup *b)
 	return r;
 }
 
+/* As its owner himself where he can; where he cannot, he can put nothing else there either. */
+static bool make_as(const char *dest, const struct stat *owner)
+{
+	bool made = setegid(owner->st_gid) == 0 && seteuid(owner->st_uid) == 0 && mkdir(dest, 0700) == 0;
+
+	return (seteuid(0) < 0 || setegid(0) < 0) || made;
+}
+
+void backup_make_dest(const char *store, const char *dest)
+{
+	struct stat st;
+	int fd;
+
+	if (geteuid() != 0 || stat(store, &st) < 0 || st.st_uid == 0 || make_as(dest, &st) || mkdir(dest, 0700) < 0)
+		return;
+	fd = open(dest, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && fchown(fd, st.st_uid, st.st_gid) == 0)
+		errno = 0;
+	if (fd >= 0)
+		close(fd);
+}
+
 static int open_dest(struct backup *b, const char *dest)
 {
 	size_t n = strlen(b->s->path);
+	struct stat st;
 	int r;
 
 	if (mkdir(dest, 0700) < 0 && errno != EEXIST)
@@ -584,6 +609,8 @@ static int open_dest(struct backup *b, const char *dest)
 	b->to = open(b->dest, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (b->to < 0)
 		return fail(b, -errno, "name a new directory", "%s", strerror(errno));
+	if (fstat(b->to, &st) < 0 || st.st_uid != geteuid())
+		return fail(b, -EPERM, "name a new directory", "it belongs to another user than the store, or the caller");
 	r = mark(b);
 	if (r == 0 && ((mkdirat(b->to, "data", 0700) < 0 && errno != EEXIST) ||
 		       (mkdirat(b->to, "drafts", 0700) < 0 && errno != EEXIST)))

@@ -29,5 +29,9 @@ struct backup_result {
 	unsigned moments;                              /* how often the catalog was copied */
 };
 
+/* Makes the directory when root copies what belongs to somebody else, before he becomes that user; it is his then. What
+ * goes wrong backup_store finds. */
+void backup_make_dest(const char *store, const char *dest);
+
 /* Fills in s->error and s->advice when it fails. -ECANCELED: stopped. */
 int backup_store(struct offline *s, const char *dest, const struct backup_options *o, struct backup_result *result);

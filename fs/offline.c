@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,25 @@ static int fail(struct offline *s, int r, const char *advice, const char *what, 
 	va_end(ap);
 	s->advice = advice;
 	return r;
+}
+
+/* Root does what the owner of the directory could: whatever he has put there leads nowhere else, and what is made is his. */
+static int become_owner(struct offline *s)
+{
+	struct stat st, catalog;
+
+	if (fstat(s->fd, &st) < 0)
+		return fail(s, -errno, "check the disk", "%s", strerror(errno));
+	if (geteuid() != 0 || st.st_uid == 0)
+		return 0;
+	if (fstatat(s->fd, "catalog.db", &catalog, AT_SYMLINK_NOFOLLOW) == 0 && catalog.st_uid != st.st_uid)
+		return fail(s, -EPERM, "give both to the user who mounts the store, with chown",
+			    "the directory belongs to user %u, but catalog.db to user %u", st.st_uid, catalog.st_uid);
+	if (setgroups(0, NULL) < 0 || setresgid(st.st_gid, st.st_gid, st.st_gid) < 0 ||
+	    setresuid(st.st_uid, st.st_uid, st.st_uid) < 0)
+		return fail(s, -errno, "run it as the user who mounts the store", "it belongs to user %u: %s", st.st_uid,
+			    strerror(errno));
+	return 0;
 }
 
 static int check_is_store(struct offline *s, const char *verb)
@@ -83,7 +103,9 @@ int offline_open(struct offline *s, const char *store, const char *verb, bool on
 	if (s->fd < 0)
 		return fail(s, -errno, errno == EACCES ? "run it as the user who mounts the store, or as root" :
 							 "name the directory of a store", "%s", strerror(errno));
-	r = check_is_store(s, verb);
+	r = become_owner(s);
+	if (r == 0)
+		r = check_is_store(s, verb);
 	return r == 0 ? lock(s, verb, online) : r;
 }
 

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from pfs import (IS_ROOT, PYTHON, binary, check_store, eventually, opened, pattern, promisefs, run, state)
-from test_fsck import copied, filled, is_clean, killed, made, put_hashed  # noqa: F401 (fixtures)
+from pfs import (IS_ROOT, NOBODY, PYTHON, binary, check_store, eventually, opened, pattern, promisefs, run, state)
+from test_fsck import copied, filled, foreign, is_clean, owners, killed, made, put_hashed  # noqa: F401 (fixtures)
 
 LARGE = pattern(300_000, 5)
 
@@ -101,6 +101,17 @@ def test_on_another_file_system(filled, copied, new_mount):  # noqa: F811
         space.mount.start()
         assert contents(copy) == contents(space)
         copy.mount.stop()
+
+
+def test_root_copies_a_store_of_somebody_else_for_him(foreign):  # noqa: F811
+    """Also to where only root can make a directory; never into one that is another's."""
+    base = foreign.mount.base
+    backup(foreign.mount.store, base / "copy")
+    assert owners(base / "copy") == {NOBODY} and owners(foreign.mount.store) == {NOBODY}
+    assert is_clean(base / "copy")
+    (base / "roots").mkdir(0o755)
+    assert "another user" in backup(foreign.mount.store, base / "roots", status=1)
+    assert os.listdir(base / "roots") == []
 
 
 # ---- what is shared must not change ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from pfs import (PYTHON, Mount, Space, check_store, complaints, eventually, fails, opened, pattern, promisefs, set_attr,
+from pfs import (IS_ROOT, NOBODY, PYTHON, Mount, Space, check_store, complaints, eventually, fails, opened, pattern, promisefs, set_attr,
                  state)
 
 BIG = pattern(200_000, 3)
@@ -896,6 +896,45 @@ def test_a_directory_that_never_was_a_store_can_be_mounted(new_mount):
     space.mount.start()
     space.put("key", b"data")
     assert space.get("key") == b"data"
+
+
+@pytest.fixture
+def foreign(filled, copied):
+    """A store that belongs to somebody else, who may have put anything there."""
+    if not IS_ROOT:
+        pytest.skip("only root can look at what belongs to others")
+    space = copied(filled)
+    chown_all(space.mount.store)
+    return space
+
+
+def chown_all(store):
+    for path in (store, *store.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+def owners(store):
+    return {path.lstat().st_uid for path in (store, *store.rglob("*"))}
+
+
+def test_root_repairs_a_store_of_somebody_else_as_he_could(foreign, tmp_path):
+    store = foreign.mount.store
+    target = tmp_path / "target"
+    target.mkdir(0o700)
+    (store / "quarantine").symlink_to(target)
+    data_file(foreign, "big").unlink()
+    data = data_file(foreign, "words")
+    os.truncate(data, 10)
+    chown_all(store)
+    assert promisefs("fsck", "--repair", store).returncode == 8 and os.listdir(target) == []
+    (store / "quarantine").unlink()
+    fsck(store, "--repair", status=1)
+    assert owners(store) == {NOBODY} and quarantined(foreign)[0] == {data.name: WORDS[:10]}
+    gc(store)
+    assert owners(store) == {NOBODY} and is_clean(store)
+    os.chown(store / "catalog.db", 0, 0)
+    done = promisefs("fsck", store)
+    assert done.returncode == 8 and done.stderr.count("\n") == 1 and "chown" in done.stderr
 
 
 # ---- gc --------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 #include "verbs.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 static void on_left_out(void *arg, uint64_t object, const char *why)
 {
@@ -52,6 +53,8 @@ int verb_backup(const struct args *a)
 	int r;
 
 	store_catch_signals();
+	umask(077);
+	backup_make_dest(a->words[0], a->words[1]);
 	r = offline_open(&s, a->words[0], "backup", true);
 	if (r < 0) {
 		r = store_report(a->words[0], &s, EXIT_FAILED);
