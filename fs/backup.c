@@ -16,7 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MARKER "incomplete"
 #define PARTIAL "catalog.db.partial"
 #define PART "part" /* the file that is just being copied */
 #define CHUNK (8 << 20)
@@ -504,7 +503,7 @@ static int complete(struct backup *b)
 	if (r == 0 && renameat(b->to, PARTIAL, b->to, "catalog.db") < 0)
 		r = -errno;
 	if (r == 0)
-		unlinkat(b->to, MARKER, 0);
+		unlinkat(b->to, BACKUP_MARKER, 0);
 	if (r == 0)
 		r = sync_dir(b->to);
 	return r < 0 ? fail_to(b, r) : 0;
@@ -552,11 +551,11 @@ static int mark(struct backup *b)
 		return r;
 	snprintf(text, sizeof(text), "An unfinished copy of the promisefs store %s, of no use like this.\n"
 		 "Run promisefs backup again to go on with it, or remove this directory.\n", uuid);
-	fd = openat(b->to, MARKER, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	fd = openat(b->to, BACKUP_MARKER, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 && !is_empty(b->to))
 		return fail(b, -EEXIST, "name a new directory", "it is not empty");
 	if (fd < 0) {
-		fd = openat(b->to, MARKER, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		fd = openat(b->to, BACKUP_MARKER, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		r = fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text) ? fail_to(b, -errno) : 0;
 	} else {
 		n = read(fd, there, sizeof(there) - 1);

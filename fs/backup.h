@@ -16,6 +16,8 @@
 
 #include "fs/offline.h"
 
+#define BACKUP_MARKER "incomplete" /* in what is no store yet */
+
 struct backup_options {
 	bool (*stop)(void *arg);
 	void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);

@@ -2,6 +2,7 @@
 #include "fs/mount.h"
 
 #include "core/parse.h"
+#include "fs/backup.h"
 #include "fs/blob_dir.h"
 #include "fs/fs.h"
 #include "fs/offline.h"
@@ -253,6 +254,19 @@ static bool has_lost_its_catalog(struct fs *fs)
 	return has_file(fs->store_fd, "data", true) || has_file(fs->store_fd, "drafts", false);
 }
 
+static bool is_repairing(struct fs *fs)
+{
+	return faccessat(fs->store_fd, OFFLINE_REPAIRING, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* A copy that promisefs backup has not finished never was one. */
+static bool was_a_store(struct fs *fs)
+{
+	if (faccessat(fs->store_fd, BACKUP_MARKER, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return false;
+	return is_repairing(fs) || (faccessat(fs->store_fd, "drafts", F_OK, 0) == 0 && has_lost_its_catalog(fs));
+}
+
 /* A directory that has other things in it is somebody's, not a store. */
 static int check_is_store(struct fs *fs)
 {
@@ -263,17 +277,21 @@ static int check_is_store(struct fs *fs)
 
 	if (dir == NULL)
 		return complain(fs->options.store, "cannot read it: %s", strerror(errno));
-	if (faccessat(fs->store_fd, OFFLINE_REPAIRING, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
-		closedir(dir);
-		return complain(fs->options.store, "a repair did not come to its end; 'promisefs fsck --repair %s' "
-				"goes on with it", fs->options.store);
-	}
 	while ((e = readdir(dir)) != NULL)
 		other = other || (e->d_name[0] != '.' && strcmp(e->d_name, "lock") != 0 && strcmp(e->d_name, "data") != 0 &&
 				  strcmp(e->d_name, "drafts") != 0 && strcmp(e->d_name, "lost+found") != 0);
 	closedir(dir);
-	if (!catalog && other)
+	if (!catalog && (other || has_lost_its_catalog(fs)) && !was_a_store(fs))
 		return complain(fs->options.store, "is not empty and not a store; name a new or empty directory");
+	return 0;
+}
+
+/* When nobody is at work on it. */
+static int check_is_whole(struct fs *fs)
+{
+	if (is_repairing(fs))
+		return complain(fs->options.store, "a repair did not come to its end; 'promisefs fsck --repair %s' "
+				"goes on with it", fs->options.store);
 	if (has_lost_its_catalog(fs))
 		return complain(fs->options.store, "has data, but its catalog is missing; 'promisefs fsck --repair %s' "
 				"sets the data aside", fs->options.store);
@@ -462,6 +480,8 @@ static int run(struct fs *fs, int ready_fd)
 		r = check_is_store(fs);
 	if (r == 0)
 		r = lock_store(fs, &lock_fd);
+	if (r == 0)
+		r = check_is_whole(fs);
 	if (r == 0)
 		r = write_owner(fs, lock_fd);
 	if (r == 0)

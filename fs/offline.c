@@ -1,5 +1,7 @@
 #include "fs/offline.h"
 
+#include "fs/backup.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +27,12 @@ static int fail(struct offline *s, int r, const char *advice, const char *what, 
 	return r;
 }
 
-/* Root does what the owner of the directory could: whatever he has put there leads nowhere else, and what is made is his. */
+bool offline_is_repairing(struct offline *s)
+{
+	return faccessat(s->fd, OFFLINE_REPAIRING, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Root does what the owner of the directory could: what he has put there leads nowhere else, and what is made is his. */
 static int become_owner(struct offline *s)
 {
 	struct stat st, catalog;
@@ -44,13 +51,12 @@ static int become_owner(struct offline *s)
 	return 0;
 }
 
-static int check_is_store(struct offline *s, const char *verb)
+static int check_is_store(struct offline *s)
 {
-	if (faccessat(s->fd, "catalog.db", F_OK, 0) == 0 ||
-	    (faccessat(s->fd, "data", F_OK, 0) == 0 && faccessat(s->fd, "drafts", F_OK, 0) == 0))
-		return offline_is_repairing(s) && strcmp(verb, "fsck") != 0 ?
-			       fail(s, -EBADMSG, "'promisefs fsck --repair' goes on with it",
-				    "a repair did not come to its end") : 0;
+	if (faccessat(s->fd, "catalog.db", F_OK, 0) == 0 || offline_is_repairing(s) ||
+	    (faccessat(s->fd, "data", F_OK, 0) == 0 && faccessat(s->fd, "drafts", F_OK, 0) == 0 &&
+	     faccessat(s->fd, BACKUP_MARKER, F_OK, AT_SYMLINK_NOFOLLOW) < 0))
+		return 0;
 	return fail(s, -ENOENT, "name the directory that 'promisefs mount' was given first", "it is not a store");
 }
 
@@ -105,8 +111,12 @@ int offline_open(struct offline *s, const char *store, const char *verb, bool on
 							 "name the directory of a store", "%s", strerror(errno));
 	r = become_owner(s);
 	if (r == 0)
-		r = check_is_store(s, verb);
-	return r == 0 ? lock(s, verb, online) : r;
+		r = check_is_store(s);
+	if (r == 0)
+		r = lock(s, verb, online);
+	if (r == 0 && strcmp(verb, "fsck") != 0 && offline_is_repairing(s))
+		r = fail(s, -EBADMSG, "'promisefs fsck --repair' goes on with it", "a repair did not come to its end");
+	return r;
 }
 
 void offline_close(struct offline *s)
@@ -185,11 +195,6 @@ int offline_noted(struct offline *s)
 	if (r == 0)
 		r = sync_directory(s->fd, "quarantine");
 	return r == 0 ? sync_directory(s->fd, ".") : r;
-}
-
-bool offline_is_repairing(struct offline *s)
-{
-	return faccessat(s->fd, OFFLINE_REPAIRING, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 int offline_repairing(struct offline *s, bool done)

@@ -19,8 +19,8 @@ struct offline {
 	const char *advice;         /* and what to do */
 };
 
-/* Root becomes the owner of the directory. Locks it, so that nobody can mount it; when it is mounted: with `online` goes on without the lock, else fails. All return
- * 0 or a negative errno and then have filled in error and advice. */
+/* Root becomes the owner of the directory. Locks it, so that nobody can mount it; when it is mounted: with `online` goes
+ * on without the lock, else fails. All return 0 or a negative errno and then have filled in error and advice. */
 int offline_open(struct offline *s, const char *store, const char *verb, bool online);
 void offline_close(struct offline *s);
 

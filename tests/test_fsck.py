@@ -12,8 +12,8 @@ import subprocess
 
 import pytest
 
-from pfs import (IS_ROOT, NOBODY, PYTHON, Mount, Space, check_store, complaints, eventually, fails, opened, pattern, promisefs, set_attr,
-                 state)
+from pfs import (IS_ROOT, NOBODY, PYTHON, Mount, Space, check_store, complaints, eventually, fails, opened, pattern,
+                 promisefs, set_attr, state)
 
 BIG = pattern(200_000, 3)
 WORDS = pattern(5000, 1)
@@ -859,6 +859,7 @@ def test_damage_is_seen_while_it_is_mounted(filled, copied):
 
 def test_a_store_that_is_checked_cannot_be_mounted(filled, copied):
     space = copied(filled)
+    (space.mount.store / "repairing").touch()
     with open(space.mount.store / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("promisefs fsck, pid 12345")
@@ -880,12 +881,23 @@ def test_a_store_that_has_lost_its_catalog_cannot_be_mounted(filled, copied, dam
         (store / name).unlink(missing_ok=True)
     if damage == "empty":
         (store / "catalog.db").touch()
+    else:
+        (store / "quarantine").mkdir()
     done = promisefs("mount", store, space.mount.root)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert f"promisefs fsck --repair {store}" in done.stderr
     fsck(store, "--repair", status=1)
     space.mount.start()
     assert os.listdir(space.root) == []
+
+
+def test_a_directory_of_somebody_is_no_store(new_mount):
+    space = new_mount(start=False)
+    (space.mount.store / "data").mkdir(parents=True)
+    (space.mount.store / "data/mine").write_text("mine")
+    done = promisefs("mount", space.mount.store, space.mount.root)
+    assert done.returncode == 1 and "not a store" in done.stderr and "fsck" not in done.stderr
+    assert os.listdir(space.mount.store) == ["data"]
 
 
 def test_a_directory_that_never_was_a_store_can_be_mounted(new_mount):
