@@ -1601,6 +1601,33 @@ static void test_empty_file(void **state)
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
+static void count_copied(void *arg, const char *table, uint64_t rows, bool lost)
+{
+	*(uint64_t *)arg += rows;
+	assert_false(lost);
+}
+
+/* It takes the place of another by its name alone: nothing of it is in a log beside it. */
+static void test_salvaged(void **state)
+{
+	unsigned char header[20] = { 0 };
+	uint64_t rows = 0;
+	struct stat st;
+	int fd;
+
+	close_catalog();
+	assert_int_equal(meta_sqlite_salvage(scratch_path(dir, "catalog.db"), scratch_path(dir, "new"), count_copied,
+					     &rows), 0);
+	assert_true(rows > 0);
+	assert_int_equal(stat(scratch_path(dir, "new-wal"), &st), -1);
+	fd = open(scratch_path(dir, "new"), O_RDONLY);
+	assert_int_equal(read(fd, header, sizeof(header)), sizeof(header));
+	close(fd);
+	assert_int_equal(header[18], 1); /* 2: there is a log */
+	assert_int_equal(header[19], 1);
+	open_catalog();
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -1650,6 +1677,7 @@ int main(int argc, char **argv)
 		TEST(test_cannot_open),
 		TEST(test_nobody_elses),
 		TEST(test_empty_file),
+		TEST(test_salvaged),
 	};
 
 	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL); /* a pattern such as "test_a*" */
