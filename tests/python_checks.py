@@ -658,6 +658,17 @@ def timeouts(store):
 
 
 @check
+def what_has_settled_is_there_at_once(store):
+    """Also when the thread that has closed it has not said so yet."""
+    for number in range(300):
+        future = store.future()
+        thread = threading.Thread(target=future.set_result, args=[number])
+        thread.start()
+        assert future.result(20) == number == future.result(0) == store.get(future.key, block=False)
+        thread.join()
+
+
+@check
 def set_once(store):
     future = store.future()
     other = pickle.loads(pickle.dumps(future))

@@ -39,6 +39,7 @@ def readable(fd: int, timeout: Optional[float]) -> bool:
 # threads of this process that read a key, or write it too, wait here until the one that writes it has closed it.
 # For each key: the thread that writes it, and the path of what it has open, or is about to open.
 _writers: dict[str, tuple[int, str]] = {}
+_closing: set[str] = set()  # those of them that it is closing: that takes no time, and others may see them settled
 _written = threading.Condition()
 _told: set[int] = set()  # pipes of those who cannot sleep on _written
 _afterwards: dict[str, list[Callable[[], Any]]] = {}  # what is called when the thread that writes a key has closed it
@@ -108,7 +109,7 @@ def _after_fork() -> None:
 def _forget() -> None:
     """In a forked child: what the threads of its parent write is published when they close it, not when the child
     ends, which may live long or be killed."""
-    global _writers, _written, _told, _afterwards, _openers, _patient, _abandoning
+    global _writers, _closing, _written, _told, _afterwards, _openers, _patient, _abandoning
     global _gate, _inside, _forking, _pipes, _forked, _reaping
     paths = {form for _, path in _writers.values() for form in (path, os.path.realpath(path))}
     for name in os.listdir(DESCRIPTORS) if paths else ():
@@ -117,7 +118,8 @@ def _forget() -> None:
                 os.close(int(name))
     for fd in (*_forked, *_pipes):
         os.close(fd)
-    _writers, _written, _told, _afterwards, _openers, _patient = {}, threading.Condition(), set(), {}, {}, {}
+    _writers, _closing, _written, _told = {}, set(), threading.Condition(), set()
+    _afterwards, _openers, _patient = {}, {}, {}
     _abandoning, _gate, _reaping = threading.Lock(), threading.Condition(), threading.RLock()
     _inside, _forking, _pipes, _forked = [], [], [], []
 
@@ -164,6 +166,7 @@ def the_writer(key: str, path: str) -> Iterator[None]:
     finally:
         with _written:
             _writers.pop(key, None)
+            _closing.discard(key)
             calls = _afterwards.pop(key, ())
             _written.notify_all()
             for pipe in _told:
@@ -176,6 +179,18 @@ def the_writer(key: str, path: str) -> Iterator[None]:
 def has_opened(key: str, fd: int) -> None:
     """Say by what path this thread, which writes a key, has it open."""
     _writers[key] = threading.get_ident(), target_of(fd)
+
+
+def is_closing(key: str) -> None:
+    """Say that this thread, which writes a key, is about to close it."""
+    with _written:
+        _closing.add(key)
+
+
+def wait_for_close(key: str) -> None:
+    """If another thread of this process is closing what it has written, wait until it has."""
+    with _written:
+        _written.wait_for(lambda: key not in _closing or not written_elsewhere(key))
 
 
 @contextlib.contextmanager
@@ -239,7 +254,9 @@ def open_between(path: str, key: str, timeout: Optional[float]) -> Optional[int]
         _patient[key] = _patient.get(key, 0) + 1
         try:
             if not _written.wait_for(lambda: not written_elsewhere(key), timeout):
-                return None
+                if key not in _closing:
+                    return None
+                _written.wait_for(lambda: not written_elsewhere(key))
             return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         finally:
             _patient[key] -= 1

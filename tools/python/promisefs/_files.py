@@ -125,6 +125,7 @@ def write_whole(mount: Mount, path: str, key: str, buffers: Iterable[Any], flags
         except BaseException:
             _drafts.abandon(fd)
             raise
+        _drafts.is_closing(key)
         with _drafts.the_last_close():
             os.close(fd)
 

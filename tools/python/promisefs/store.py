@@ -91,6 +91,8 @@ class Store:
     # -- values --
 
     def _load_path(self, path: str, shown: str, timeout: Optional[float] = None, block: bool = True) -> Any:
+        if not block:
+            _drafts.wait_for_close(shown)
         try:
             fd = _files.open_settled(path, shown, timeout) if block else _drafts.open_now(path, shown)
             if fd is None:
