@@ -182,16 +182,12 @@ static void forget_removed(struct store *st, struct removal *rm)
 	}
 }
 
-/* Was it published after all, as the record of its removal was taken back? The catalog is not held. */
+/* Was it published after all, as the record of its removal was taken back? */
 static bool is_published(struct store *st, uint64_t vid)
 {
 	struct meta_object o;
-	struct op op;
-	int r;
+	int r = object_of_version(st, vid, &o);
 
-	op_begin(&op, st, NULL);
-	r = st->meta->ops->object_by_version(st->meta, vid, &o);
-	op_end(&op, 0, META_READ, NULL);
 	return r != -ENOENT && (r < 0 || o.state == OBJECT_READY);
 }
 

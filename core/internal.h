@@ -243,6 +243,7 @@ struct version_end {
 struct version_end version_put(struct store *st, struct version *v);
 struct version *version_current(struct store *st, const struct meta_object *o); /* found or made, not counted */
 
+int object_of_version(struct store *st, uint64_t vid, struct meta_object *o); /* in an operation of its own */
 int record_now(struct store *st, enum meta_ack ack); /* waits until everything up to now is; without locks */
 int end_and_wait(struct meta *m, enum meta_ack ack); /* ends an operation, and waits until it is recorded */
 int roots_make(struct meta *m);                      /* those that are missing; inside of an operation */

@@ -173,12 +173,8 @@ static int recover_garbage(struct store *st)
 static int recover_file(struct store *st, uint64_t vid)
 {
 	struct meta_object o;
-	struct op op;
-	int r;
+	int r = object_of_version(st, vid, &o);
 
-	op_begin(&op, st, NULL);
-	r = st->meta->ops->object_by_version(st->meta, vid, &o);
-	op_end(&op, 0, META_READ, NULL);
 	if (r == 0 && o.state == OBJECT_READY)
 		return st->blobs->ops->publish(st->blobs, vid, vid);
 	return r == 0 || r == -ENOENT ? st->blobs->ops->remove(st->blobs, vid) : r;

@@ -206,6 +206,17 @@ static void now_recorded(struct meta_commit *c, int r)
 	pthread_mutex_unlock(&w->lock);
 }
 
+int object_of_version(struct store *st, uint64_t vid, struct meta_object *o)
+{
+	struct op op;
+	int r;
+
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->object_by_version(st->meta, vid, o);
+	op_end(&op, 0, META_READ, NULL);
+	return r;
+}
+
 int record_now(struct store *st, enum meta_ack ack)
 {
 	st->meta->ops->begin(st->meta);

@@ -247,9 +247,8 @@ def many_threads_that_fail(store):
     assert sorted(map(int, os.listdir(store))) == list(range(0, 160, 2)), os.listdir(store)
 
 
-@check
-def threads_read_no_drafts(store):
-    """A process may read its own drafts; the module's other threads must not."""
+def slow_store(store):
+    """A store that sets `half` when it has written that much of a value, and waits there for `go_on`."""
     half, go_on = threading.Event(), threading.Event()
 
     def dump(value):
@@ -259,6 +258,13 @@ def threads_read_no_drafts(store):
         yield b" and half"
 
     slow = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+    return slow, half, go_on
+
+
+@check
+def threads_read_no_drafts(store):
+    """A process may read its own drafts; the module's other threads must not."""
+    slow, half, go_on = slow_store(store)
     pool = concurrent.futures.ThreadPoolExecutor(10)
     future = slow.future()
 
@@ -295,15 +301,7 @@ def threads_read_no_drafts(store):
 @check
 def a_child_of_fork_has_no_drafts(store):
     """What a thread writes while another one forks is published when it is written, and whole."""
-    half, go_on = threading.Event(), threading.Event()
-
-    def dump(value):
-        yield b"half"
-        half.set()
-        assert go_on.wait(20)
-        yield b" and half"
-
-    slow = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+    slow, half, go_on = slow_store(store)
     os.mkdir(store.path("directory"))
     os.symlink("directory", store.path("link"))
     future = slow.future()
@@ -539,15 +537,7 @@ def forks_and_threads(store):
 @check
 def waiting_for_a_thread_that_writes(store):
     """It holds up neither an event loop nor who has no time."""
-    half, go_on = threading.Event(), threading.Event()
-
-    def dump(value):
-        yield b"half"
-        half.set()
-        assert go_on.wait(20)
-        yield b" and half"
-
-    slow = promisefs.Store(store.directory, serializer=promisefs.Serializer(dump, lambda fd: os.read(fd, 100)))
+    slow, half, go_on = slow_store(store)
     pool = concurrent.futures.ThreadPoolExecutor(2)
 
     async def turn(future):
