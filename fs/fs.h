@@ -23,6 +23,8 @@
 #define FUSE_USE_VERSION 314
 
 #include "core/store.h"
+#include "fs/keeper.h"
+#include "fs/privileges.h"
 #include "fs/work.h"
 
 #include <fuse_lowlevel.h>
@@ -66,6 +68,7 @@ struct fs_options {
 	const char *store, *mountpoint;
 	bool foreground, allow_other, read_only;
 	enum passthrough passthrough;
+	enum seccomp seccomp;
 	unsigned threads; /* 0: one per CPU, at least 2 */
 	int64_t busy_poll; /* nanoseconds that a thread looks for the next request before it sleeps; 0: not at all */
 	struct store_options core;
@@ -93,6 +96,7 @@ struct fs {
 	struct blobs *blobs;
 	struct store *store;
 	struct fuse_session *se;
+	struct keeper keeper;
 	struct workers *workers;
 	struct workers *invalidator; /* one thread, so in the order in which it was told */
 	struct timers *timers;       /* of answers that must not wait for it for ever */
@@ -251,6 +255,7 @@ double reply_attr(enum view view, const struct entry *e, struct stat *st); /* re
 void busy_poll(struct fs *fs);         /* before a thread waits for a request */
 void busy_poll_request(struct fs *fs); /* it has got one */
 
+bool passthrough_possible(const struct fs_options *o); /* as far as can be known before there is a session */
 int passthrough_setup(struct fs *fs); /* after the session was mounted */
 void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn); /* in init */
 /* Answers an open or a create (p not NULL) for f, with its data wherever it is best read. Takes f. */
@@ -368,4 +373,5 @@ static inline void count(struct fs *fs, enum request which)
 
 /* session.c */
 void session_free(struct fs *fs); /* when nobody can answer a request any more */
+int session_new(struct fs *fs, struct fuse_session **ret); /* not mounted yet */
 int session_run(struct fs *fs, int ready_fd); /* mounts, serves until unmounted; exit status. Tells ready_fd */

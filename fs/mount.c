@@ -52,6 +52,18 @@ static int set_passthrough(struct fs_options *o, const char *value)
 	return -EINVAL;
 }
 
+static int set_seccomp(struct fs_options *o, const char *value)
+{
+	static const char *const names[] = { "auto", "on", "off" };
+
+	for (int i = 0; i < 3; i++)
+		if (strcmp(value, names[i]) == 0) {
+			o->seccomp = (enum seccomp)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
 static int set_producer_death(struct fs_options *o, const char *value)
 {
 	o->core.producer_death_waits = strcmp(value, "wait") == 0;
@@ -128,6 +140,7 @@ static const struct option_row {
 	const char *expects;
 } option_table[] = {
 	{ "passthrough", true, set_passthrough, "auto, on or off" },
+	{ "seccomp", true, set_seccomp, "auto, on or off" },
 	{ "on-producer-death", true, set_producer_death, "fail or wait" },
 	{ "aborted-age", true, set_aborted_age, "a duration such as 24h" },
 	{ "aborted-bytes", true, set_aborted_bytes, "a size such as 1G" },
@@ -470,6 +483,24 @@ static int explain_end(struct fs *fs, int r)
 	return r < 0 ? complain(fs->options.mountpoint, "%s", strerror(-r)) : 0;
 }
 
+/* Before there are threads: each has what the one has that starts it. */
+static int give_up_privileges(struct fs *fs)
+{
+	struct stat st;
+	struct privileges p = { .passthrough = passthrough_possible(&fs->options), .seccomp = fs->options.seccomp };
+	int r;
+
+	if (fstat(fs->store_fd, &st) == 0)
+		p.foreign_store = st.st_uid != geteuid();
+	r = keeper_start(&fs->keeper, fs);
+	if (r < 0)
+		return complain("daemon", "cannot start a process: %s", strerror(-r));
+	r = privileges_drop(&p);
+	if (r == -EOPNOTSUPP)
+		return complain("seccomp=on", "this build or this kernel has no filters; use seccomp=auto");
+	return r < 0 ? complain("daemon", "cannot give up what it may not need: %s", strerror(-r)) : 0;
+}
+
 static int run(struct fs *fs, int ready_fd)
 {
 	int lock_fd = -1, r;
@@ -485,6 +516,8 @@ static int run(struct fs *fs, int ready_fd)
 	if (r == 0)
 		r = write_owner(fs, lock_fd);
 	if (r == 0)
+		r = give_up_privileges(fs);
+	if (r == 0)
 		r = workers_new(8, &fs->workers) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)
 		r = workers_new(1, &fs->invalidator) < 0 ? complain("daemon", "no memory") : 0;
@@ -497,6 +530,7 @@ static int run(struct fs *fs, int ready_fd)
 		r = explain_end(fs, session_run(fs, ready_fd));
 	close_store(fs); /* its threads may still answer requests */
 	session_free(fs);
+	keeper_end(&fs->keeper);
 	if (lock_fd >= 0)
 		close(lock_fd);
 	if (fs->store_fd >= 0)
@@ -634,7 +668,9 @@ int pfs_mount_main(const struct pfs_mount_args *args)
 	static struct fs fs;
 	static char store[PATH_MAX], mountpoint[PATH_MAX];
 
+	umask(077); /* nothing in a store is for anybody but its owner */
 	fs.store_fd = -1;
+	fs.keeper.fd = -1;
 	fs.options.busy_poll = BUSY_POLL_DEFAULT_NS;
 	fs.options.core = default_options;
 	if (parse_options(&fs.options, args->options) < 0)

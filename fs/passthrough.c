@@ -15,6 +15,7 @@
 #include "fs/fs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,24 @@ struct backing {
 #define BACKING_CLOSE _IOW(229, 2, uint32_t) /* FUSE_DEV_IOC_BACKING_CLOSE of newer headers */
 
 #define ARRIVAL_NS 1000000000LL
+
+/* A kernel that knows backing files says that this descriptor has no mount; others, that they do not know the call. */
+static bool kernel_knows(void)
+{
+	struct { int32_t fd; uint32_t flags; uint64_t padding; } map = { .fd = -1 };
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC), error;
+
+	if (fd < 0)
+		return true; /* it will say so itself */
+	error = ioctl(fd, _IOW(229, 1, map), &map) < 0 ? errno : 0;
+	close(fd);
+	return error != ENOTTY && error != EOPNOTSUPP && error != ENOSYS;
+}
+
+bool passthrough_possible(const struct fs_options *o)
+{
+	return geteuid() == 0 && o->passthrough != PASSTHROUGH_OFF && kernel_knows();
+}
 
 static bool wants_passthrough(const struct fs *fs)
 {

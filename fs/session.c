@@ -9,14 +9,11 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define MAX_WRITE (1 << 20)
@@ -74,11 +71,12 @@ static void add_escaped(char *to, size_t size, const char *from)
 	to[n] = '\0';
 }
 
-static int new_session(struct fs *fs)
+int session_new(struct fs *fs, struct fuse_session **ret)
 {
 	struct fuse_lowlevel_ops ops = operations();
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	char options[8192] = "default_permissions,subtype=promisefs,";
+	struct fuse_session *se = NULL;
 
 	if (fs->options.allow_other)
 		strcat(options, "allow_other,");
@@ -88,9 +86,10 @@ static int new_session(struct fs *fs)
 	add_escaped(options, sizeof(options), fs->options.store);
 	if (fuse_opt_add_arg(&args, "promisefs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 &&
 	    fuse_opt_add_arg(&args, options) == 0)
-		fs->se = fuse_session_new(&args, &ops, sizeof(ops), fs);
+		se = fuse_session_new(&args, &ops, sizeof(ops), fs);
 	fuse_opt_free_args(&args);
-	return fs->se == NULL ? -EINVAL : 0;
+	*ret = se;
+	return se == NULL ? -EINVAL : 0;
 }
 
 static int serve_one(struct fs *fs, struct fuse_buf *buf)
@@ -178,17 +177,6 @@ static void abort_connection(struct fs *fs)
 	}
 }
 
-/* fuse_session_unmount closes the device, which the threads are still reading. */
-static void detach_mount(const char *mountpoint)
-{
-	const char *argv[] = { "fusermount3", "-u", "-z", "-q", "--", mountpoint, NULL };
-	pid_t child;
-	int status;
-
-	if (umount2(mountpoint, MNT_DETACH) < 0 && posix_spawnp(&child, argv[0], NULL, NULL, (char **)argv, environ) == 0)
-		waitpid(child, &status, 0);
-}
-
 /* Told to end while it is mounted: unmount for everybody at once, give those who have files open a moment. */
 static void end_mount(struct server *s)
 {
@@ -197,7 +185,7 @@ static void end_mount(struct server *s)
 
 	if (atomic_load(&s->running) == 0)
 		return;
-	detach_mount(s->fs->options.mountpoint);
+	keeper_unmount(&s->fs->keeper);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	while (atomic_load(&s->running) > 0)
@@ -250,19 +238,31 @@ static int serve_until_unmounted(struct fs *fs, int ready_fd)
 	return 0;
 }
 
+/* The keeper mounts, and the session takes over what it is given. */
+static int mount_session(struct fs *fs)
+{
+	int fd = keeper_mount(&fs->keeper);
+	char path[32];
+
+	if (fd < 0)
+		return fd == -ECONNREFUSED ? fd : -ECONNABORTED;
+	snprintf(path, sizeof(path), "/dev/fd/%d", fd);
+	return fuse_session_mount(fs->se, path) == 0 ? 0 : -ECONNABORTED;
+}
+
 int session_run(struct fs *fs, int ready_fd)
 {
-	int r = new_session(fs);
+	int r = session_new(fs, &fs->se);
 
+	if (r == 0)
+		r = mount_session(fs);
 	if (r < 0)
 		return r;
-	r = fuse_session_mount(fs->se, fs->options.mountpoint) == 0 ? 0 : -ECONNREFUSED;
-	if (r == 0) {
-		r = passthrough_setup(fs);
-		if (r == 0)
-			r = serve_until_unmounted(fs, ready_fd);
-		fuse_session_unmount(fs->se);
-	}
+	r = passthrough_setup(fs);
+	if (r == 0)
+		r = serve_until_unmounted(fs, ready_fd);
+	if (r < 0)
+		keeper_unmount(&fs->keeper);
 	return r;
 }
 

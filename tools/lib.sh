@@ -16,8 +16,8 @@ root_dir="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 
 # docs/dependencies.md says what each of these is for.
 # shellcheck disable=SC2034 # used by the scripts that source this file
-build_packages=(gcc libc6-dev meson ninja-build pkgconf libfuse3-dev libsqlite3-dev libxxhash-dev libssl-dev uthash-dev
-	scdoc fuse3 python3)
+build_packages=(gcc libc6-dev meson ninja-build pkgconf libfuse3-dev libsqlite3-dev libxxhash-dev libssl-dev libseccomp-dev
+	uthash-dev scdoc fuse3 python3)
 # shellcheck disable=SC2034
 test_packages=(libcmocka-dev python3-pytest python3-pytest-timeout python3-hypothesis attr sqlite3 procps
 	acl binutils bsdutils busybox bzip2 cpio dbench fio git inotify-tools libcap2-bin logrotate make mypy nano parallel
