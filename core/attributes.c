@@ -163,8 +163,13 @@ static int set_fields(struct op *op, struct subject *s, const struct attribute_c
 		o->mode = (o->mode & S_IFMT) | (ch->mode & 07777);
 	if (r == 0 && (ch->which & CHANGE_MODE) != 0 && !s->gone)
 		r = access_chmod(st, o);
-	if ((ch->which & CHANGE_UID) != 0)
+	if ((ch->which & CHANGE_UID) != 0) {
+		uint32_t before = o->uid;
+
 		o->uid = ch->uid;
+		if (r == 0 && !s->gone)
+			r = usage_chown(st, o, before);
+	}
 	if ((ch->which & CHANGE_GID) != 0)
 		o->gid = ch->gid;
 	set_times(o, ch, now);
@@ -177,16 +182,20 @@ static int set_fields(struct op *op, struct subject *s, const struct attribute_c
 static int set_handle(struct op *op, struct meta_object *h, const struct attribute_change *ch)
 {
 	int64_t now = store_now(op->st);
+	uint32_t before = h->uid;
+	int r = 0;
 
 	if ((ch->which & CHANGE_MODE) != 0)
 		h->mode = (h->mode & S_IFMT) | (ch->mode & 07777);
-	if ((ch->which & CHANGE_UID) != 0)
+	if ((ch->which & CHANGE_UID) != 0) {
 		h->uid = ch->uid;
+		r = usage_chown(op->st, h, before);
+	}
 	if ((ch->which & CHANGE_GID) != 0)
 		h->gid = ch->gid;
 	set_times(h, ch, now);
 	h->ctime = now;
-	return op->st->meta->ops->object_update(op->st->meta, h);
+	return r == 0 ? op->st->meta->ops->object_update(op->st->meta, h) : r;
 }
 
 int store_setattr(struct store *st, const struct caller *who, uint64_t node, const struct attribute_change *ch,

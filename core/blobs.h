@@ -19,6 +19,8 @@ struct blob_file {
 struct blob_ops {
 	int (*create)(struct blobs *b, uint64_t vid);   /* new empty draft; returns a descriptor to read and write */
 	int (*open)(struct blobs *b, uint64_t vid);     /* draft or published; returns a descriptor */
+	/* The same for as long as somebody has it open, as `create` is. -EMFILE: nobody can have more open. */
+	int (*open_for_user)(struct blobs *b, uint64_t vid);
 	int (*publish)(struct blobs *b, uint64_t vid, uint64_t as); /* draft vid to published `as`; 0 when it is already */
 	int (*share)(struct blobs *b, uint64_t vid, uint64_t draft); /* make draft the same file as vid; -EBUSY: vid is in use */
 	int (*unshare)(struct blobs *b, uint64_t vid, int64_t size); /* a file of its own again: its first size bytes */

@@ -344,7 +344,7 @@ static int check(struct store *st, const struct borrowing *b, const struct subje
 	if (r < 0)
 		return r;
 	r = st->meta->ops->dentry_get(st->meta, place_of(b), b->name, &d);
-	return r == 0 ? -EEXIST : r == -ENOENT ? 0 : r;
+	return r == 0 ? -EEXIST : r == -ENOENT ? usage_check(st, LIMITED_HANDLES, b->who.uid) : r;
 }
 
 /* What is in memory of an object that somebody would borrow: 0, -EBUSY or CLOSING. store->lock held. */

@@ -34,7 +34,7 @@ static int version_fd(struct store *st, struct version *v)
 	pthread_mutex_unlock(&st->lock);
 	if (fd >= 0)
 		return fd;
-	ours = st->blobs->ops->open(st->blobs, v->vid);
+	ours = st->blobs->ops->open_for_user(st->blobs, v->vid);
 	if (ours < 0)
 		return ours;
 	if (whole)

@@ -163,6 +163,9 @@ struct store {
 	atomic_uint departed_count;
 	atomic_uint removed_dirs;           /* how many objects are `removed` */
 
+	pthread_mutex_t usage_lock; /* nothing is taken inside */
+	struct usage *usages;       /* by user */
+
 	struct garbage *garbage;            /* guards itself */
 	struct dir_path *dir_paths;         /* guarded by the catalog */
 	struct timer deadline_timer;        /* for the soonest deadline of all */
@@ -342,6 +345,14 @@ int borrow_queue_fails(struct op *op, uint64_t object); /* o is a future, and ha
 int borrow_queue_ends(struct op *op, struct meta_object *o); /* nobody can borrow o any more */
 void borrow_turn(struct store *st, uint64_t object); /* without locks */
 int borrows_start(struct store *st); /* gives what was not given when the daemon ended */
+
+/* usage.c; catalog held but for usage_start and usage_forget_all */
+int usage_check(struct store *st, enum limited what, uint32_t uid); /* may he have one more? */
+int usage_check_in(struct store *st, uint64_t parent, uint32_t uid); /* the same of what gets a name in that directory */
+int usage_chown(struct store *st, const struct meta_object *o, uint32_t before); /* o was another user's */
+int usage_recount(struct store *st); /* what is recorded */
+int usage_start(struct store *st);
+void usage_forget_all(struct store *st);
 
 /* once.c */
 bool once_takes(const struct meta_object *o, enum via via, bool write); /* does such an open take it? */

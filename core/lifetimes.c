@@ -49,8 +49,10 @@ int lifetime_make(struct op *op, const char *name, struct meta_object *o)
 {
 	struct meta *m = op->st->meta;
 	int64_t now = store_now(op->st);
-	int r;
+	int r = usage_check(op->st, LIMITED_LIFETIMES, op->who->uid);
 
+	if (r < 0)
+		return r;
 	*o = (struct meta_object){ .mode = S_IFDIR | 0755, .uid = op->who->uid, .gid = op->who->gid,
 				   .nlink = 2, .atime = now, .mtime = now, .ctime = now, .btime = now };
 	r = m->ops->new_id(m, &o->id);

@@ -50,6 +50,8 @@ static int new_object(struct op *op, uint64_t parent, const char *name, uint32_t
 				   .atime = now, .mtime = now, .ctime = now, .btime = now };
 	r = inherit(op, &dir, o);
 	if (r == 0)
+		r = usage_check_in(st, parent, o->uid);
+	if (r == 0)
 		r = m->ops->new_id(m, &o->id);
 	o->vid = o->id;
 	return r;

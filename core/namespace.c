@@ -478,6 +478,8 @@ static int rename_check(struct store *st, struct renaming *rn, uint64_t to)
 
 	if (r == 0 && rn->exists && (rn->flags & RENAME_EXCHANGE) != 0)
 		r = check_move(&rn->b, to, rn->from.parent);
+	if (r == 0 && rn->from.parent != to)
+		r = usage_check_in(st, to, rn->a.uid);
 	if (r < 0)
 		return r;
 	if ((rn->flags & RENAME_NOREPLACE) != 0 && rn->exists)

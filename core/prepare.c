@@ -49,7 +49,7 @@ static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 		r = st->blobs->ops->share(st->blobs, base, vid);
 	if (r < 0)
 		return r;
-	*fd = st->blobs->ops->open(st->blobs, vid);
+	*fd = st->blobs->ops->open_for_user(st->blobs, vid);
 	return *fd < 0 ? *fd : 0;
 }
 

@@ -260,6 +260,7 @@ static void resync(void *arg, int r)
 	deadline_rearm(st);
 	leases_resume(st);
 	endings_resume(st);
+	usage_recount(st);
 	waiters_wake_absents(&op); /* what they await may be there again */
 	op_end(&op, 0, META_READ, NULL);
 }
@@ -367,6 +368,7 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	st->hooks_arg = hooks_arg;
 	st->options = *options;
 	pthread_mutex_init(&st->lock, NULL);
+	pthread_mutex_init(&st->usage_lock, NULL);
 	r = timers_new(&st->timers);
 	if (r == 0)
 		r = garbage_start(st);
@@ -385,6 +387,8 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	}
 	if (r == 0)
 		r = store_recover(st);
+	if (r == 0)
+		r = usage_start(st);
 	if (r == 0)
 		r = lifetimes_start(st);
 	if (r == 0)
@@ -411,6 +415,7 @@ int store_settle(struct meta *meta, struct blobs *blobs, const struct store_opti
 		return -ENOMEM;
 	*st = (struct store){ .meta = meta, .blobs = blobs, .hooks = no_hooks, .options = *options };
 	pthread_mutex_init(&st->lock, NULL);
+	pthread_mutex_init(&st->usage_lock, NULL);
 	r = timers_new(&st->timers);
 	if (r == 0) {
 		timers_stop(st->timers);
@@ -497,6 +502,8 @@ void store_close(struct store *st)
 	departed_forget_all(st);
 	drop_memory(st);
 	paths_forget(st);
+	usage_forget_all(st);
+	pthread_mutex_destroy(&st->usage_lock);
 	pthread_mutex_destroy(&st->lock);
 	free(st);
 }

@@ -17,6 +17,7 @@
 
 #include "core/blobs.h"
 #include "core/borrow_rule.h"
+#include "core/limit_rule.h"
 #include "core/timer.h"
 #include "meta/meta.h"
 
@@ -97,6 +98,8 @@ struct store_options {
 	uint64_t aborted_bytes;    /* and how many of them */
 	uint64_t boot_id;          /* tells this boot of the machine from others; clocks start anew with each */
 	int64_t wait_timeout;      /* nanoseconds an open waits at most, unless its waiter is limited; -1 for ever */
+	uint64_t max[LIMITED_COUNT]; /* of each user but root and: */
+	uint32_t owner;              /* the user whom all of it belongs to */
 	/* Do access control lists count? If not, those that there are are kept, but not asked, inherited or set. */
 	enum { ACLS_IF_ANY, ACLS_ON, ACLS_OFF } acls; /* IF_ANY: if there are some when the store is opened */
 };
@@ -116,6 +119,12 @@ struct store_counts {
 	unsigned waiters, drafts, versions, objects;
 };
 void store_counts(struct store *st, struct store_counts *c);
+
+/* ---- What one user may have: core/limit_rule.c, core/usage.c ---- */
+
+/* One more, or a negative errno. What is recorded (handles, lifetimes) counts by itself. */
+int store_take(struct store *st, enum limited what, uint32_t uid);
+void store_give(struct store *st, enum limited what, uint32_t uid); /* back */
 
 /* ---- Names: core/namespace.c, core/make.c ---- */
 

@@ -121,13 +121,13 @@ static void open_now(struct work *w)
 
 void attribute_file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct file *f = file_new(fs_of(req), FILE_ATTRIBUTE);
 	struct opening *o = calloc(1, sizeof(*o));
+	struct file *f = NULL;
+	int r = o == NULL ? -ENOMEM : file_new(fs_of(req), FILE_ATTRIBUTE, caller_of(req).uid, &f);
 
-	if (f == NULL || o == NULL) {
-		file_free(f);
+	if (r < 0) {
 		free(o);
-		fuse_reply_err(req, ENOMEM);
+		fuse_reply_err(req, -r);
 		return;
 	}
 	f->ino = ino;

@@ -1,5 +1,7 @@
 #include "fs/blob_dir.h"
 
+#include "fs/descriptors.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +47,7 @@ static int create(struct blobs *b, uint64_t vid)
 	int fd;
 
 	draft_name(vid, name);
-	fd = openat(dir_of(b)->drafts, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = descriptor_for_user(openat(dir_of(b)->drafts, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
 	return fd < 0 ? -errno : fd;
 }
 
@@ -74,6 +76,16 @@ static int open_one(int dir, const char *name, void *arg)
 static int open_file(struct blobs *b, uint64_t vid)
 {
 	return either(b, vid, open_one, NULL);
+}
+
+static int open_for_user(struct blobs *b, uint64_t vid)
+{
+	int fd = open_file(b, vid);
+
+	if (fd < 0)
+		return fd;
+	fd = descriptor_for_user(fd);
+	return fd < 0 ? -errno : fd;
 }
 
 static int stat_one(int dir, const char *name, void *arg)
@@ -453,6 +465,7 @@ void blob_dir_keep_in(struct blobs *b, int keep_fd)
 static const struct blob_ops blob_dir_ops = {
 	.create = create,
 	.open = open_file,
+	.open_for_user = open_for_user,
 	.publish = publish,
 	.share = share,
 	.unshare = unshare,

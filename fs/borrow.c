@@ -15,9 +15,15 @@ struct borrow_request {
 	uint32_t groups[CALLER_GROUPS];
 };
 
-static void fail(struct borrow_request *rq, int error)
+static void over(struct borrow_request *rq)
 {
 	interrupt_disarm(rq->fs, &rq->interrupt);
+	store_give(rq->fs->store, LIMITED_WAITING, rq->b.who.uid);
+}
+
+static void fail(struct borrow_request *rq, int error)
+{
+	over(rq);
 	fuse_reply_err(rq->req, error == EBADMSG ? EIO : error);
 	free(rq);
 }
@@ -36,7 +42,7 @@ static void recorded(struct meta_commit *c, int r)
 		fail(rq, -r);
 		return;
 	}
-	interrupt_disarm(rq->fs, &rq->interrupt);
+	over(rq);
 	reply_entry_param(VIEW_KEYS, &rq->b.e, &p);
 	fuse_reply_entry(rq->req, &p);
 	free(rq);
@@ -63,9 +69,11 @@ static void woken(struct waiter *w, int r)
 void borrow_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
 	struct borrow_request *rq = calloc(1, sizeof(*rq));
+	int r = rq == NULL ? -ENOMEM : store_take(fs_of(req)->store, LIMITED_WAITING, caller_of(req).uid);
 
-	if (rq == NULL) {
-		fuse_reply_err(req, ENOMEM);
+	if (r < 0) {
+		free(rq);
+		fuse_reply_err(req, -r);
 		return;
 	}
 	rq->fs = fs_of(req);

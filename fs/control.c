@@ -286,9 +286,9 @@ static int open_control(fuse_req_t req, uint64_t id, int flags, struct file **re
 
 	if (kind_of(id) == FILE_TEXT && (flags & O_ACCMODE) != O_RDONLY)
 		return -EACCES;
-	f = file_new(fs, kind_of(id));
-	if (f == NULL)
-		return -ENOMEM;
+	r = file_new(fs, kind_of(id), caller_of(req).uid, &f);
+	if (r < 0)
+		return r;
 	*ret = f;
 	if (id == CONTROL_EVENTS) {
 		f->listener = listener_new(fs, f);

@@ -192,6 +192,9 @@ struct file {
 	struct fs *fs;
 	struct handle *_Atomic h; /* DATA; FUTURE once something was written, maybe by another thread */
 	fuse_ino_t ino;           /* through which it was opened */
+	uint32_t uid;             /* by whom, see core/limit_rule.h */
+	bool writes;              /* counts as open for writing */
+	atomic_bool waits;        /* counts as waiting, without anybody who waits in open(2) */
 	bool detour;              /* see detours.c */
 	bool backed;              /* counts as a user of its node's backing file */
 	atomic_bool strays;       /* answered without one, and the kernel may not have seen that yet */
@@ -215,7 +218,9 @@ static inline struct file *file_of(struct fuse_file_info *fi)
 	return f;
 }
 
-struct file *file_new(struct fs *fs, int kind);
+int file_new(struct fs *fs, int kind, uint32_t uid, struct file **ret);
+int file_will_write(struct file *f);
+void file_waits_no_more(struct file *f);
 void file_free(struct file *f);
 void file_release(struct file *f); /* it and its handle, which may use it a moment longer */
 void files_forget(struct fs *fs); /* those that are open when the daemon ends; after store_close */

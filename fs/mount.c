@@ -4,6 +4,7 @@
 #include "core/parse.h"
 #include "fs/backup.h"
 #include "fs/blob_dir.h"
+#include "fs/descriptors.h"
 #include "fs/fs.h"
 #include "fs/offline.h"
 #include "fs/process.h"
@@ -18,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -166,8 +166,35 @@ static bool same_name(const char *a, const char *b)
 	return *a == *b;
 }
 
+#define MAX_BY_DESCRIPTORS UINT64_MAX
+
+/* What one user may have (core/limit_rule.h). 1: it is no such option. */
+static int set_limit(struct fs_options *o, const char *name, const char *value)
+{
+	uint64_t n = 0;
+
+	for (int i = 0; i < LIMITED_COUNT; i++) {
+		if (!same_name(limits[i].option, name) || value == NULL)
+			continue;
+		if (strcmp(value, "none") != 0 && (parse_size(value, &n) < 0 || n == 0 || n > INT32_MAX))
+			return complain(name, "cannot be '%s'; give a number from 1, or none", value);
+		o->core.max[i] = n;
+		return 0;
+	}
+	return 1;
+}
+
+static void set_usual_limits(struct store_options *o)
+{
+	for (int i = 0; i < LIMITED_COUNT; i++)
+		o->max[i] = limits[i].usual;
+	o->max[LIMITED_OPEN] = MAX_BY_DESCRIPTORS;
+}
+
 static int set_option(struct fs_options *o, char *option)
 {
+	int r;
+
 	char *value = strchr(option, '=');
 
 	if (value != NULL)
@@ -181,6 +208,9 @@ static int set_option(struct fs_options *o, char *option)
 			return complain(option, "cannot be '%s'; give %s", value, row->expects);
 		return 0;
 	}
+	r = set_limit(o, option, value);
+	if (r <= 0)
+		return r;
 	return complain(option, "no such option%s; see promisefs(5)", value != NULL ? " with a value" : "");
 }
 
@@ -415,6 +445,7 @@ static void close_store(struct fs *fs)
 	fs->invalidator = NULL;
 	timers_free(fs->timers);
 	store_close(fs->store);
+	fs->store = NULL;
 	files_forget(fs);
 	watch_free(fs->watch);
 	patience_free(fs);
@@ -463,16 +494,6 @@ static int check_fuse(const char *mountpoint)
 
 /* The daemon */
 
-static void raise_file_limit(void)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
-		l.rlim_cur = l.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &l);
-	}
-}
-
 static int explain_end(struct fs *fs, int r)
 {
 	if (r == -EOPNOTSUPP)
@@ -505,7 +526,10 @@ static int run(struct fs *fs, int ready_fd)
 {
 	int lock_fd = -1, r;
 
-	raise_file_limit();
+	descriptors_start();
+	if (fs->options.core.max[LIMITED_OPEN] == MAX_BY_DESCRIPTORS)
+		fs->options.core.max[LIMITED_OPEN] = (descriptors_for_users() + 3) / 4;
+	fs->options.core.owner = geteuid();
 	r = open_store_dir(fs);
 	if (r == 0)
 		r = check_is_store(fs);
@@ -673,6 +697,7 @@ int pfs_mount_main(const struct pfs_mount_args *args)
 	fs.keeper.fd = -1;
 	fs.options.busy_poll = BUSY_POLL_DEFAULT_NS;
 	fs.options.core = default_options;
+	set_usual_limits(&fs.options.core);
 	if (parse_options(&fs.options, args->options) < 0)
 		return 2;
 	if (check_mountpoint(args->mountpoint) < 0 || check_fuse(args->mountpoint) < 0 ||

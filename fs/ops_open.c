@@ -27,6 +27,7 @@ struct open_request {
 	bool awaits;    /* below await/: for whatever has that name */
 	int64_t size;
 	int error;
+	bool counts; /* as somebody who waits */
 	struct interruptible interrupt;
 };
 
@@ -43,6 +44,7 @@ static void settled(struct handle *h)
 
 	if (node_view(f->ino) == VIEW_AWAITED && handle_vid(h) != 0)
 		views_awaited_bind(f->fs, f->ino, handle_vid(h));
+	file_waits_no_more(f);
 	file_tell_pollers(f);
 }
 
@@ -56,6 +58,9 @@ static void finish(struct open_request *rq)
 {
 	interrupt_disarm(rq->fs, &rq->interrupt);
 	store_wait_over(rq->fs->store, &rq->waiter);
+	if (rq->counts)
+		store_give(rq->fs->store, LIMITED_WAITING, rq->who.uid);
+	rq->counts = false;
 	metrics_waited(rq->fs, &rq->waiter);
 }
 
@@ -73,6 +78,8 @@ static void fail(struct open_request *rq, int error)
 	bool after_names = rq->interrupt.id != 0 && error != EINTR;
 
 	finish(rq);
+	file_free(rq->file);
+	rq->file = NULL;
 	rq->error = error == EBADMSG ? EIO : error;
 	rq->work.run = answer_failure;
 	if (after_names)
@@ -101,14 +108,19 @@ static void woken(struct waiter *w, int r)
 		run(rq);
 }
 
-/* From here on the request can be interrupted. False when it has been. */
-static bool arm(struct open_request *rq)
+/* From here on the request can be interrupted. -EINTR when it has been; or he waits for too much already. */
+static int arm(struct open_request *rq)
 {
+	int r = store_take(rq->fs->store, LIMITED_WAITING, rq->who.uid);
+
+	if (r < 0)
+		return r;
+	rq->counts = true;
 	rq->waiter.wake = woken;
 	rq->waiter.limited = patience_of(rq->fs, rq->who.tid, &rq->waiter.patience);
 	rq->interrupt.waiter = &rq->waiter;
 	rq->interrupt.give_up = give_up;
-	return interrupt_arm(rq->fs, rq->req, &rq->interrupt);
+	return interrupt_arm(rq->fs, rq->req, &rq->interrupt) ? 0 : -EINTR;
 }
 
 /* The outcomes */
@@ -130,18 +142,21 @@ static void tell_of_writing(struct open_request *rq, struct handle *h)
 
 static void give(struct open_request *rq, struct handle *h)
 {
-	struct file *f = file_new(rq->fs, FILE_DATA);
+	struct file *f = rq->file;
+	int fd = handle_fd(h);
 
-	if (f == NULL) {
+	if (fd == -EMFILE || fd == -ENFILE) { /* we have as many open as we can */
 		store_release(h);
-		fail(rq, ENOMEM);
+		fail(rq, -fd);
 		return;
 	}
 	f->h = h;
 	f->ino = rq->ino;
-	rq->file = f;
-	if (reads_without_waiting(rq))
+	if (reads_without_waiting(rq)) {
 		handle_on_settle(h, settled, end_file, f);
+		if (handle_settled(h) != -EAGAIN) /* before that */
+			file_waits_no_more(f);
+	}
 	finish(rq);
 	rq->work.run = answer;
 	tell_of_writing(rq, h);
@@ -229,7 +244,12 @@ static int unsettled(struct open_request *rq, struct handle **h)
 {
 	char name[META_NAME_MAX + 1];
 	uint64_t parent;
+	int r;
 
+	r = store_take(rq->fs->store, LIMITED_WAITING, rq->who.uid);
+	if (r < 0)
+		return r;
+	atomic_store(&rq->file->waits, true);
 	if (!rq->awaits)
 		return store_open_unsettled(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, h);
 	if (!views_awaited_key(rq->fs, rq->ino, &parent, name))
@@ -306,7 +326,7 @@ static void run(struct open_request *rq)
 		else if (r == STORE_MUST_WAIT && reads_without_waiting(rq))
 			r = unsettled(rq, &h);
 		else if (r == STORE_MUST_WAIT)
-			r = arm(rq) ? 0 : -EINTR;
+			r = arm(rq);
 		if (r < 0) {
 			fail(rq, -r);
 			return;
@@ -341,6 +361,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	bool write = (fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC) != 0;
 	enum view view = node_view(ino);
 	struct open_request *rq;
+	int r;
 
 	count(fs_of(req), REQUEST_OPEN);
 	if (view == VIEW_CONTROL) {
@@ -364,7 +385,13 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	rq->fi = *fi;
 	rq->awaits = view == VIEW_AWAITED;
-	run(rq);
+	r = file_new(rq->fs, FILE_DATA, rq->who.uid, &rq->file);
+	if (r == 0 && write)
+		r = file_will_write(rq->file);
+	if (r < 0)
+		fail(rq, -r);
+	else
+		run(rq);
 }
 
 void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size)
@@ -386,7 +413,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	struct fuse_entry_param p;
 	struct handle *h;
 	struct entry e;
-	struct file *f;
+	struct file *f = NULL;
 	int r = 0;
 
 	count(fs, REQUEST_CREATE);
@@ -398,9 +425,10 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		r = -EPERM;
 	if (r == 0 && strlen(name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;
-	f = r == 0 ? file_new(fs, FILE_DATA) : NULL;
-	if (r == 0 && f == NULL)
-		r = -ENOMEM;
+	if (r == 0)
+		r = file_new(fs, FILE_DATA, who.uid, &f);
+	if (r == 0 && (fi->flags & O_ACCMODE) != O_RDONLY)
+		r = file_will_write(f);
 	if (r == 0)
 		r = store_create(fs->store, &who, node_id(parent), name, mode, fi->flags, &e, &h);
 	if (r < 0) {
@@ -485,19 +513,59 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
 /* Files */
 
-struct file *file_new(struct fs *fs, int kind)
+static enum limited limited_as(const struct file *f)
 {
-	struct file *f = calloc(1, sizeof(*f));
+	return f->kind == FILE_TEXT || f->kind == FILE_EVENTS ? LIMITED_LISTENING : LIMITED_OPEN;
+}
+
+int file_new(struct fs *fs, int kind, uint32_t uid, struct file **ret)
+{
+	struct file *f = *ret = calloc(1, sizeof(*f));
+	int r;
 
 	if (f == NULL)
-		return NULL;
+		return -ENOMEM;
 	f->fs = fs;
 	f->kind = kind;
+	f->uid = uid;
+	r = store_take(fs->store, limited_as(f), uid);
+	if (r < 0) {
+		free(f);
+		*ret = NULL;
+		return r;
+	}
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_mutex_lock(&fs->files_lock);
 	DL_PREPEND(fs->files, f);
 	pthread_mutex_unlock(&fs->files_lock);
-	return f;
+	return 0;
+}
+
+int file_will_write(struct file *f)
+{
+	int r = store_take(f->fs->store, LIMITED_WRITING, f->uid);
+
+	f->writes = r == 0;
+	return r;
+}
+
+void file_waits_no_more(struct file *f)
+{
+	if (atomic_exchange(&f->waits, false))
+		store_give(f->fs->store, LIMITED_WAITING, f->uid);
+}
+
+/* Not when the store is closed: nothing is counted any more. */
+static void file_uncount(struct file *f)
+{
+	struct store *st = f->fs->store;
+
+	if (st == NULL)
+		return;
+	store_give(st, limited_as(f), f->uid);
+	if (f->writes)
+		store_give(st, LIMITED_WRITING, f->uid);
+	file_waits_no_more(f);
 }
 
 void file_release(struct file *f)
@@ -525,6 +593,7 @@ void file_free(struct file *f)
 	DL_DELETE(f->fs->files, f);
 	pthread_mutex_unlock(&f->fs->files_lock);
 	detour_end(f);
+	file_uncount(f);
 	listener_free(f->listener);
 	if (f->poll != NULL)
 		fuse_pollhandle_destroy(f->poll);

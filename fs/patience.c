@@ -10,6 +10,7 @@
  * What a process has said ends with it. Its pidfd tells: when that is readable the process has ended, and its number may
  * be another's. */
 #include "core/parse.h"
+#include "fs/descriptors.h"
 #include "fs/fs.h"
 #include "fs/process.h"
 
@@ -28,6 +29,7 @@ struct patience {
 	int32_t pid;
 	int pidfd;
 	int64_t ns; /* -1: for ever */
+	uint32_t uid;
 	UT_hash_handle hh;
 };
 
@@ -37,6 +39,8 @@ static void forget(struct fs *fs, struct patience *p)
 	HASH_DELETE(hh, fs->patience, p);
 	atomic_fetch_sub(&fs->patience_count, 1);
 	close(p->pidfd);
+	if (fs->store != NULL)
+		store_give(fs->store, LIMITED_TIMEOUTS, p->uid);
 	free(p);
 }
 
@@ -47,12 +51,12 @@ static bool has_ended(const struct patience *p)
 	return poll(&pfd, 1, 0) > 0;
 }
 
-/* Those that have ended are never more than those that had not at the last sweep, and a few. */
-static void sweep(struct fs *fs)
+/* Those that have ended are never more than those that had not at the last sweep, and a few. now: whatever that was. */
+static void sweep(struct fs *fs, bool now)
 {
 	struct patience *p, *tmp;
 
-	if (atomic_load(&fs->patience_count) < fs->patience_sweep)
+	if (!now && atomic_load(&fs->patience_count) < fs->patience_sweep)
 		return;
 	HASH_ITER(hh, fs->patience, p, tmp)
 		if (has_ended(p))
@@ -121,23 +125,43 @@ bool patience_of(struct fs *fs, int32_t tid, int64_t *ns)
 	return r > 0;
 }
 
-static int put(struct fs *fs, int32_t pid, int64_t ns)
+static int take(struct fs *fs, uint32_t uid)
+{
+	int r = store_take(fs->store, LIMITED_TIMEOUTS, uid);
+
+	if (r == 0 || r == -ENOMEM)
+		return r;
+	sweep(fs, true); /* what has ended counts until somebody looks */
+	return store_take(fs->store, LIMITED_TIMEOUTS, uid);
+}
+
+static int add(struct fs *fs, int32_t pid, uint32_t uid, int64_t ns)
+{
+	struct patience *p = calloc(1, sizeof(*p));
+	int r = p == NULL ? -ENOMEM : take(fs, uid);
+
+	if (r < 0) {
+		free(p);
+		return r;
+	}
+	*p = (struct patience){ .pid = pid, .ns = ns, .uid = uid };
+	p->pidfd = descriptor_for_user((int)syscall(SYS_pidfd_open, pid, 0));
+	if (p->pidfd < 0) {
+		store_give(fs->store, LIMITED_TIMEOUTS, uid);
+		free(p);
+		return errno == EINVAL ? -ESRCH : -errno;
+	}
+	HASH_ADD(hh, fs->patience, pid, sizeof(p->pid), p);
+	atomic_fetch_add(&fs->patience_count, 1);
+	return 0;
+}
+
+static int put(struct fs *fs, int32_t pid, uint32_t uid, int64_t ns)
 {
 	struct patience *p = find(fs, pid);
 
-	if (p == NULL) {
-		p = calloc(1, sizeof(*p));
-		if (p == NULL)
-			return -ENOMEM;
-		p->pid = pid;
-		p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-		if (p->pidfd < 0) {
-			free(p);
-			return errno == EINVAL ? -ESRCH : -errno;
-		}
-		HASH_ADD(hh, fs->patience, pid, sizeof(p->pid), p);
-		atomic_fetch_add(&fs->patience_count, 1);
-	}
+	if (p == NULL)
+		return add(fs, pid, uid, ns);
 	p->ns = ns;
 	return 0;
 }
@@ -150,7 +174,7 @@ static void drop(struct fs *fs, int32_t pid)
 		forget(fs, p);
 }
 
-static int set(struct fs *fs, int32_t tid, const char *text)
+static int set(struct fs *fs, int32_t tid, uint32_t uid, const char *text)
 {
 	const bool drops = strcmp(text, "default") == 0;
 	int32_t pid, parent;
@@ -162,11 +186,11 @@ static int set(struct fs *fs, int32_t tid, const char *text)
 	if (tid == 0 || process_family(tid, &pid, &parent) < 0)
 		return -ESRCH;
 	pthread_mutex_lock(&fs->patience_lock);
-	sweep(fs);
+	sweep(fs, false);
 	if (drops)
 		drop(fs, pid);
 	else
-		r = put(fs, pid, ns);
+		r = put(fs, pid, uid, ns);
 	pthread_mutex_unlock(&fs->patience_lock);
 	return r;
 }
@@ -185,7 +209,7 @@ void patience_write(fuse_req_t req, struct fuse_bufvec *in)
 	text[len] = '\0';
 	if (strlen(text) < len)
 		n = -EINVAL;
-	r = n < 0 ? (int)n : set(fs_of(req), caller_of(req).tid, text);
+	r = n < 0 ? (int)n : set(fs_of(req), caller_of(req).tid, caller_of(req).uid, text);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else

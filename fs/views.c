@@ -170,12 +170,15 @@ static void declared(struct meta_commit *c, int r)
 static struct declaring *declaring(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct declaring *d = calloc(1, sizeof(*d));
-	struct file *f = file_new(fs_of(req), FILE_FUTURE);
+	struct file *f = NULL;
+	int r = d == NULL ? -ENOMEM : file_new(fs_of(req), FILE_FUTURE, caller_of(req).uid, &f);
 
-	if (d == NULL || f == NULL) {
+	if (r == 0)
+		r = file_will_write(f);
+	if (r < 0) {
 		free(d);
 		file_free(f);
-		fuse_reply_err(req, ENOMEM);
+		fuse_reply_err(req, -r);
 		return NULL;
 	}
 	f->ino = ino;

@@ -1,4 +1,5 @@
 /* What the machine tells: somebody has set the wall clock, a process has ended. One thread waits for all of it. */
+#include "fs/descriptors.h"
 #include "fs/fs.h"
 #include "fs/process.h"
 
@@ -13,6 +14,8 @@
 #include <unistd.h>
 
 #define RETRY_MS 200
+#define ENDED -1 /* which core has not been told yet */
+#define LATER -2 /* there was none to be had: it is tried again */
 
 /* A process that something is bound to. */
 struct watched {
@@ -20,7 +23,7 @@ struct watched {
 		int64_t pid;
 		uint64_t start;
 	} key;
-	int fd; /* a pidfd; -1: it has ended, which core has not been told yet */
+	int fd; /* a pidfd, or one of these: */
 	UT_hash_handle hh;
 };
 
@@ -29,6 +32,7 @@ struct watch {
 	pthread_t thread;
 	pthread_mutex_t lock; /* guards `processes`; nothing is taken inside */
 	struct watched *processes;
+	unsigned later; /* how many of them are to be tried again */
 	int epoll, wake, clock;
 	bool started;
 	atomic_bool stop;
@@ -63,9 +67,10 @@ static int listen_to(struct watch *w, int fd, void *what)
 
 /* Processes */
 
+/* Whoever binds something has one kept for him. */
 int watch_identify(const struct caller *who, int32_t pid, uint64_t *start)
 {
-	int fd = (int)syscall(SYS_pidfd_open, pid, 0), r;
+	int fd = descriptor_for_user((int)syscall(SYS_pidfd_open, pid, 0)), r;
 
 	if (fd < 0)
 		return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -errno : -ESRCH;
@@ -74,17 +79,58 @@ int watch_identify(const struct caller *who, int32_t pid, uint64_t *start)
 	return r;
 }
 
-/* -1 when it has ended. */
+static bool lacks_something(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
 static int open_process(int32_t pid, uint64_t start)
 {
-	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0), r;
 	uint64_t found;
 
-	if (fd >= 0 && (process_identity(pid, fd, &found) < 0 || found != start)) {
-		close(fd);
-		fd = -1;
+	if (fd < 0)
+		return lacks_something(errno) ? LATER : ENDED;
+	r = process_identity(pid, fd, &found);
+	if (r == 0 && found == start)
+		return fd;
+	close(fd);
+	return lacks_something(-r) ? LATER : ENDED;
+}
+
+/* Locked. */
+static void begin_to_watch(struct watch *w, struct watched *p)
+{
+	p->fd = open_process((int32_t)p->key.pid, p->key.start);
+	if (p->fd >= 0 && listen_to(w, p->fd, p) < 0) {
+		close(p->fd);
+		p->fd = LATER;
 	}
-	return fd;
+	w->later += p->fd == LATER;
+}
+
+static void try_again(struct watch *w)
+{
+	struct watched *p, *tmp;
+
+	pthread_mutex_lock(&w->lock);
+	if (w->later > 0) {
+		w->later = 0;
+		HASH_ITER(hh, w->processes, p, tmp)
+			if (p->fd == LATER)
+				begin_to_watch(w, p);
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+static bool watches_all(struct watch *w)
+{
+	bool all;
+
+	pthread_mutex_lock(&w->lock);
+	all = w->later == 0;
+	pthread_mutex_unlock(&w->lock);
+	return all;
 }
 
 void watch_process(struct watch *w, int32_t pid, uint64_t start)
@@ -98,9 +144,9 @@ void watch_process(struct watch *w, int32_t pid, uint64_t start)
 	pthread_mutex_lock(&w->lock);
 	HASH_FIND(hh, w->processes, &p->key, sizeof(p->key), known);
 	if (known == NULL) {
-		p->fd = open_process(pid, start);
+		begin_to_watch(w, p);
 		HASH_ADD(hh, w->processes, key, sizeof(p->key), p);
-		if (p->fd < 0 || listen_to(w, p->fd, p) < 0)
+		if (p->fd < 0)
 			wake(w);
 		p = NULL;
 	}
@@ -115,7 +161,7 @@ static struct watched *take_ended(struct watch *w)
 
 	pthread_mutex_lock(&w->lock);
 	HASH_ITER(hh, w->processes, p, tmp)
-		if (p->fd < 0)
+		if (p->fd == ENDED)
 			break;
 	if (p != NULL)
 		HASH_DELETE(hh, w->processes, p);
@@ -144,7 +190,7 @@ static void has_ended(struct watch *w, struct watched *p)
 {
 	pthread_mutex_lock(&w->lock);
 	close(p->fd); /* which takes it out of the epoll set */
-	p->fd = -1;
+	p->fd = ENDED;
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -190,9 +236,10 @@ static void *watch_main(void *arg)
 	int n;
 
 	while (!atomic_load(&w->stop)) {
-		n = epoll_wait(w->epoll, events, 32, told ? -1 : RETRY_MS);
+		n = epoll_wait(w->epoll, events, 32, told && watches_all(w) ? -1 : RETRY_MS);
 		for (int i = 0; i < n; i++)
 			handle(w, events[i].data.ptr);
+		try_again(w);
 		told = tell_ended(w);
 	}
 	return NULL;

@@ -161,7 +161,7 @@ static bool held(struct blobs *b)
 }
 
 static const struct blob_ops ops = {
-	.create = create, .open = open_file, .publish = publish, .share = share, .unshare = unshare,
+	.create = create, .open = open_file, .open_for_user = open_file, .publish = publish, .share = share, .unshare = unshare,
 	.remove = remove_file, .stat = stat_file, .copy = copy, .sync = sync_file, .sync_all = sync_all,
 	.differs = differs,
 	.list_drafts = list_drafts, .space = space, .is_written = is_written, .held = held,

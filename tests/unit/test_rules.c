@@ -2,6 +2,7 @@
  * sections 2, 3 and 5), then the tables above the rules, row by row and written down a second time. */
 #include "core/borrow_rule.h"
 #include "core/draft_rule.h"
+#include "core/limit_rule.h"
 #include "core/open_rule.h"
 #include "meta/meta.h"
 #include "tests/unit/unit.h"
@@ -501,6 +502,23 @@ static void test_borrow_table(void **state)
 		assert_true(borrow_rule(0, vias[v], ACT_READ) == 0 || vias[v] == VIA_REF || vias[v] == VIA_MUT);
 }
 
+/* Limits */
+
+static void test_limits(void **state)
+{
+	static const int errors[LIMITED_COUNT] = { EMFILE, EMFILE, EAGAIN, EMFILE, EMFILE, EDQUOT, EDQUOT };
+
+	for (int i = 0; i < LIMITED_COUNT; i++) {
+		assert_int_equal(limits[i].error, errors[i]);
+		assert_non_null(limits[i].option);
+		assert_int_equal(limit_rule((enum limited)i, 3, 0), 0);
+		assert_int_equal(limit_rule((enum limited)i, 3, 2), 0);
+		assert_int_equal(limit_rule((enum limited)i, 3, 3), -errors[i]);
+		assert_int_equal(limit_rule((enum limited)i, 3, 4), -errors[i]);
+		assert_int_equal(limit_rule((enum limited)i, 0, UINT64_MAX), 0);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -523,6 +541,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_borrow_exclusive),
 		cmocka_unit_test(test_borrow_owners),
 		cmocka_unit_test(test_borrow_table),
+		cmocka_unit_test(test_limits),
 	};
 
 	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL); /* a pattern such as "test_a*" */
