@@ -341,6 +341,16 @@ static int check_is_whole(struct fs *fs)
 	return 0;
 }
 
+/* A new store; an old one's directory is as its owner has made it. */
+static void make_private(struct fs *fs)
+{
+	struct stat st;
+
+	if (faccessat(fs->store_fd, "catalog.db", F_OK, 0) < 0 && fstat(fs->store_fd, &st) == 0 && st.st_uid == geteuid() &&
+	    (st.st_mode & 077) != 0 && fchmod(fs->store_fd, 0700) < 0)
+		complain(fs->options.store, "cannot be made private: %s", strerror(errno));
+}
+
 static int open_catalog(struct fs *fs)
 {
 	char path[PATH_MAX];
@@ -537,6 +547,8 @@ static int run(struct fs *fs, int ready_fd)
 		r = lock_store(fs, &lock_fd);
 	if (r == 0)
 		r = check_is_whole(fs);
+	if (r == 0)
+		make_private(fs);
 	if (r == 0)
 		r = write_owner(fs, lock_fd);
 	if (r == 0)
