@@ -6,6 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* One that is there shows as much as the directory of keys does now. What is in it may not come under the rights of
+ * another user: -ENOTDIR. */
+static int mirror_again(struct op *op, uint64_t id, const struct meta_object *like)
+{
+	struct meta *m = op->st->meta;
+	uint32_t mode = access_plain_mode(op->st, like);
+	struct meta_object o;
+	int r = m->ops->object_get(m, id, &o);
+
+	if (r < 0)
+		return r;
+	if (!is_dir(&o) || o.uid != like->uid || o.gid != like->gid)
+		return -ENOTDIR;
+	if (o.mode == mode)
+		return 0;
+	o.mode = mode;
+	o.ctime = store_now(op->st);
+	op_forget(op, id);
+	return m->ops->object_update(m, &o);
+}
+
 /* The directory `name` in `parent` below aborted/, made when missing with the rights of the one it mirrors. */
 static int mirror_dir(struct op *op, uint64_t parent, const char *name, const struct meta_object *like, uint64_t *id)
 {
@@ -17,7 +38,7 @@ static int mirror_dir(struct op *op, uint64_t parent, const char *name, const st
 
 	if (r != -ENOENT) {
 		*id = d.object;
-		return r;
+		return r == 0 ? mirror_again(op, d.object, like) : r;
 	}
 	r = m->ops->new_id(m, &o.id);
 	o.vid = o.id;
@@ -80,14 +101,20 @@ static int make_room(struct op *op, uint64_t parent, const char *name)
 	return r == 0 ? object_evict(op, &o, -ENOENT) : r;
 }
 
+struct place {
+	uint64_t parent;
+	bool elsewhere; /* not in the directory that hides it as that of its key does: only its owner may read it */
+	char name[META_NAME_MAX + 1];
+};
+
 /* The torn bytes get a number of their own: whoever still knows the draft's must not find them. */
-static int insert_torn(struct op *op, uint64_t parent, const char *name, const struct meta_object *of, uint64_t draft,
+static int insert_torn(struct op *op, const struct place *p, const struct meta_object *of, uint64_t draft,
 		       const struct stat *bytes, uint64_t *vid)
 {
 	struct meta *m = op->st->meta;
 	int64_t now = store_now(op->st);
 	struct meta_object o = {
-		.version = 1, .mode = S_IFREG | (access_plain_mode(op->st, of) & 07777), .uid = of->uid, .gid = of->gid,
+		.version = 1, .mode = S_IFREG | (access_plain_mode(op->st, of) & (p->elsewhere ? 07700 : 07777)), .uid = of->uid, .gid = of->gid,
 		.nlink = 1, .size = bytes->st_size, .blocks = bytes->st_blocks, .atime = now,
 		.mtime = ns_of(&bytes->st_mtim),
 		.ctime = now, .btime = now, .state = OBJECT_READY,
@@ -98,19 +125,14 @@ static int insert_torn(struct op *op, uint64_t parent, const char *name, const s
 	if (r == 0)
 		r = m->ops->object_insert(m, &o);
 	if (r == 0)
-		r = m->ops->dentry_insert(m, parent, name, o.id);
+		r = m->ops->dentry_insert(m, p->parent, p->name, o.id);
 	if (r == 0)
-		r = m->ops->object_touch(m, parent, now, 0);
+		r = m->ops->object_touch(m, p->parent, now, 0);
 	if (r == 0)
 		r = m->ops->aborted_add(m, &(struct meta_aborted){ .object = o.id, .draft = draft, .at = now,
 								   .size = bytes->st_size });
 	return r;
 }
-
-struct place {
-	uint64_t parent;
-	char name[META_NAME_MAX + 1];
-};
 
 /* Where what had that key is kept: at the path of the key, or, where directories and files are in the way of each other, by
  * its number. */
@@ -125,7 +147,8 @@ static int find_place(struct op *op, const char *key, uint64_t id, struct place 
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	if (r == 0)
 		r = make_room(op, p->parent, p->name);
-	if (r != -EISDIR && r != -ENOTDIR)
+	p->elsewhere = r == -EISDIR || r == -ENOTDIR;
+	if (!p->elsewhere)
 		return r;
 	p->parent = META_ABORTED;
 	snprintf(p->name, sizeof(p->name), "%.200s.%llu", strrchr(key, '/') != NULL ? strrchr(key, '/') + 1 : key,
@@ -142,7 +165,7 @@ int aborted_keep(struct op *op, const char *key, const struct meta_object *o, ui
 	*kept = 0;
 	r = find_place(op, key, draft, &p);
 	if (r == 0)
-		r = insert_torn(op, p.parent, p.name, o, draft, bytes, kept);
+		r = insert_torn(op, &p, o, draft, bytes, kept);
 	if (r == 0)
 		timer_arm(op->st->timers, &op->st->aborted_timer, timers_now());
 	if (r < 0)
@@ -168,6 +191,8 @@ int aborted_adopt(struct op *op, const char *key, struct meta_object *o)
 	if (r == 0)
 		timer_arm(op->st->timers, &op->st->aborted_timer, timers_now());
 	o->nlink = 1;
+	if (p.elsewhere)
+		o->mode &= ~077u;
 	return r;
 }
 

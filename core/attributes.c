@@ -198,6 +198,43 @@ static int set_handle(struct op *op, struct meta_object *h, const struct attribu
 	return r == 0 ? op->st->meta->ops->object_update(op->st->meta, h) : r;
 }
 
+static unsigned nodes_of(struct store *st, const struct subject *s, uint64_t nodes[static 2])
+{
+	const struct object *obj = s->obj;
+	unsigned n = 0;
+
+	if (obj == NULL || !is_file(&s->o))
+		return 0;
+	pthread_mutex_lock(&st->lock);
+	if (obj->draft != NULL && obj->draft->vid != s->o.vid)
+		nodes[n++] = obj->draft->vid;
+	if (n > 0 || s->v == NULL || s->v->vid != s->o.vid)
+		nodes[n++] = s->o.vid;
+	pthread_mutex_unlock(&st->lock);
+	return n;
+}
+
+void rights_changed(struct op *op, const struct subject *s)
+{
+	uint64_t nodes[2];
+	unsigned n = nodes_of(op->st, s, nodes);
+
+	for (unsigned i = 0; i < n; i++)
+		op_forget(op, nodes[i]);
+}
+
+bool store_has_nodes(struct store *st, uint64_t node)
+{
+	struct version *v;
+	bool others;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, node);
+	others = v != NULL && (v->object->current != v || v->object->draft != NULL);
+	pthread_mutex_unlock(&st->lock);
+	return others;
+}
+
 int store_setattr(struct store *st, const struct caller *who, uint64_t node, const struct attribute_change *ch,
 		  struct entry *e, struct meta_commit *c)
 {
@@ -217,6 +254,8 @@ int store_setattr(struct store *st, const struct caller *who, uint64_t node, con
 		r = set_handle(&op, &s.handle, ch);
 	else
 		r = set_fields(&op, &s, ch);
+	if (r == 0 && subject_self(&s) == &s.o && (ch->which & (CHANGE_MODE | CHANGE_UID | CHANGE_GID)) != 0)
+		rights_changed(&op, &s);
 	if (r == 0 && subject_self(&s) == &s.o)
 		r = subject_save(st, &s);
 	overlay(st, &s);

@@ -50,13 +50,19 @@ int store_bind(struct store *st, const struct caller *who, uint64_t node, int32_
 
 /* The lifetime of a process: the directory pid-PID of lifetimes/, made when it is asked for. */
 
-static int check_owner(struct store *st, uint64_t lifetime, int32_t pid, uint64_t start)
+static int check_owner(struct store *st, const struct caller *who, uint64_t lifetime, int32_t pid, uint64_t start)
 {
+	struct meta_object o;
 	struct meta_binding b;
 	int r = st->meta->ops->binding_get(st->meta, lifetime, &b);
 
 	if (r < 0)
-		return r == -ENOENT ? -EEXIST : r; /* somebody has made a directory of that name */
+		return r == -ENOENT ? -EEXIST : r; /* it was taken from the process */
+	r = st->meta->ops->object_get(st->meta, lifetime, &o);
+	if (r == 0 && who->uid != 0 && o.uid != who->uid && b.pid == pid && b.start == start)
+		r = -EACCES; /* the process was somebody else's when it was made */
+	if (r < 0)
+		return r;
 	return b.pid == pid && b.start == start && b.boot_id == st->options.boot_id ? 0 : -EAGAIN;
 }
 
@@ -82,7 +88,7 @@ int store_lifetime_self(struct store *st, const struct caller *who, int32_t pid,
 	op_begin(&op, st, who);
 	r = st->meta->ops->dentry_get(st->meta, META_LIFETIMES, name, &d);
 	if (r == 0) {
-		r = check_owner(st, d.object, pid, start);
+		r = check_owner(st, who, d.object, pid, start);
 		if (r == -EAGAIN) { /* of an earlier process, which is known to have ended */
 			r = expire(&op, d.object, "process", -EOWNERDEAD);
 			made = r == 0;

@@ -343,6 +343,7 @@ static void free_handle(struct handle *h)
 	else if (h->version != NULL)
 		version_release(h->st, h->version);
 	free(h->name);
+	free(h->reader);
 	free(h);
 }
 
@@ -472,6 +473,8 @@ static int look_at(struct handle *h, struct op *op)
 		return look_at_borrow(h, &o, op);
 	if (r < 0)
 		return r == -ENOENT ? -ECANCELED : r;
+	if (h->reader != NULL && (r = access_check(h->st, h->reader, &o, 4)) < 0)
+		return r;
 	if (o.state == OBJECT_FAILED)
 		return future_error(h->st, &o);
 	return settle_handle(h, &o, op);
@@ -550,6 +553,7 @@ static int give_unsettled(struct handle *h, int r, struct handle **ret)
 {
 	if (r < 0) {
 		free(h->name);
+		free(h->reader);
 		free(h);
 		return r;
 	}
@@ -588,10 +592,8 @@ int store_await_unsettled(struct store *st, const struct caller *who, uint64_t p
 	struct op op;
 	int r;
 
-	if (h == NULL || (h->name = strdup(name)) == NULL) {
-		free(h);
-		return -ENOMEM;
-	}
+	if (h == NULL || (h->name = strdup(name)) == NULL || (h->reader = caller_keep(who)) == NULL)
+		return h == NULL ? -ENOMEM : give_unsettled(h, -ENOMEM, ret);
 	h->parent = parent;
 	op_begin_named(&op, st, who);
 	r = look_at(h, &op);
@@ -620,7 +622,9 @@ void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void (*end
 
 void handle_forget(struct handle *h)
 {
-	if (h != NULL)
+	if (h != NULL) {
 		free(h->name);
+		free(h->reader);
+	}
 	free(h);
 }

@@ -393,6 +393,7 @@ int access_check(struct store *st, const struct caller *who, const struct meta_o
 uint32_t access_plain_mode(struct store *st, const struct meta_object *o); /* of what is like o, but has no list */
 
 /* attributes.c */
+void rights_changed(struct op *op, const struct subject *s); /* by one of its nodes: the kernel asks for those of the others */
 void object_takes(struct meta_object *o, const struct stat *bytes); /* what its file says */
 void object_as_draft(struct meta_object *o, const struct version *d, const struct stat *bytes); /* as it would be published; locked */
 

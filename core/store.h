@@ -223,6 +223,8 @@ struct attribute_change {
 
 /* What node belongs to was changed so that the front end did not see it: it is told of its names and attributes. */
 void store_changed_unseen(struct store *st, uint64_t node);
+/* Does somebody have its object open by another node, too? Then front ends keep the rights to it more than once. */
+bool store_has_nodes(struct store *st, uint64_t node);
 int store_getattr(struct store *st, const struct caller *who, uint64_t node, struct entry *e);
 int store_setattr(struct store *st, const struct caller *who, uint64_t node, const struct attribute_change *ch, struct entry *e,
 		  struct meta_commit *c);
@@ -306,6 +308,7 @@ struct handle {
 	uint64_t object_id; /* what it waits for; 0: the key below, which is not there */
 	uint64_t parent;
 	char *name;
+	struct caller *reader; /* with that, whose rights to what comes are looked at */
 	struct waiter waiter;
 	struct told told;
 	void (*on_settle)(struct handle *h); /* see handle_on_settle */
@@ -374,7 +377,17 @@ int store_declare(struct store *st, const struct caller *who, uint64_t parent, c
 /* The same for what is there already. */
 int store_redeclare(struct store *st, const struct caller *who, uint64_t node, struct meta_commit *c);
 
-/* ---- Looking on: core/events.c, core/waiters.c ---- */
+/* ---- Looking on: core/events.c, core/waiters.c, core/sight.c ---- */
+
+/* May he know of what happens to a key? `known` (zeroed at first, or NULL) remembers the last answer, for many at once. */
+struct sight {
+	bool known, seen;
+	uint64_t root;
+	char dir[PATH_MAX];
+};
+bool store_sees(struct store *st, const struct caller *who, const char *key, struct sight *known);
+bool store_is_host(struct store *st, uint32_t uid); /* root, or the user whom all of it belongs to */
+struct caller *caller_keep(const struct caller *who); /* a copy, with the groups, that the caller frees; NULL: no memory */
 
 /* A snapshot of one waiter. */
 struct wait_info {

@@ -17,11 +17,6 @@ struct usage {
 	UT_hash_handle hh;
 };
 
-static bool is_free(struct store *st, uint32_t uid)
-{
-	return uid == 0 || uid == st->options.owner;
-}
-
 /* usage_lock held. */
 static struct usage *usage_of(struct store *st, uint32_t uid, bool add)
 {
@@ -49,7 +44,7 @@ static void add(struct store *st, enum limited what, uint32_t uid, bool more)
 {
 	struct usage *u;
 
-	if (is_free(st, uid))
+	if (store_is_host(st, uid))
 		return;
 	pthread_mutex_lock(&st->usage_lock);
 	u = usage_of(st, uid, more);
@@ -67,7 +62,7 @@ int store_take(struct store *st, enum limited what, uint32_t uid)
 	struct usage *u;
 	int r;
 
-	if (is_free(st, uid))
+	if (store_is_host(st, uid))
 		return 0;
 	pthread_mutex_lock(&st->usage_lock);
 	u = usage_of(st, uid, true);
@@ -88,7 +83,7 @@ int usage_check(struct store *st, enum limited what, uint32_t uid)
 	struct usage *u;
 	int r;
 
-	if (is_free(st, uid))
+	if (store_is_host(st, uid))
 		return 0;
 	pthread_mutex_lock(&st->usage_lock);
 	u = usage_of(st, uid, false);

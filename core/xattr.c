@@ -189,8 +189,10 @@ static int get_pid(struct request *rq)
 static int remove_pid(struct request *rq)
 {
 	struct meta_binding b;
-	int r = rq->st->meta->ops->binding_get(rq->st->meta, subject_self(rq->s)->id, &b);
+	int r = check_can_expire(rq->st, rq->op->who, rq->s);
 
+	if (r == 0)
+		r = rq->st->meta->ops->binding_get(rq->st->meta, subject_self(rq->s)->id, &b);
 	return r == 0 ? rq->st->meta->ops->binding_remove(rq->st->meta, subject_self(rq->s)->id) : r == -ENOENT ? -ENODATA : r;
 }
 
@@ -514,6 +516,12 @@ static bool may_set(const struct subject *s, const char *name)
 	return s->via == VIA_MUT && !is_ours(name);
 }
 
+/* What the kernel says of setting attributes of such directories, whichever way it was asked. */
+static int check_sticky(const struct caller *who, const struct meta_object *o)
+{
+	return is_dir(o) && (o->mode & S_ISVTX) != 0 && who->uid != 0 && who->uid != o->uid ? -EPERM : 0;
+}
+
 static int set_ours(struct op *op, struct subject *s, const char *name, const void *value, size_t len)
 {
 	const struct our_attribute *a = find_ours(name);
@@ -522,6 +530,8 @@ static int set_ours(struct op *op, struct subject *s, const char *name, const vo
 
 	if (a == NULL || a->set == NULL || len >= sizeof(text) || memchr(value, '\0', len) != NULL)
 		return -EINVAL;
+	if (check_sticky(op->who, &s->o) < 0)
+		return -EPERM;
 	memcpy(text, value, len);
 	text[len] = '\0';
 	return a->set(&rq);
@@ -551,6 +561,7 @@ static int set_theirs(struct store *st, struct subject *s, const char *name, con
 static int set_acl(struct op *op, struct subject *s, const char *name, const void *value, size_t len)
 {
 	not_bare(op->st, s->obj);
+	rights_changed(op, s);
 	return access_set(op, s, name, value, len);
 }
 
@@ -612,6 +623,8 @@ static int remove_ours(struct op *op, struct subject *s, const char *name)
 	const struct our_attribute *a = find_ours(name);
 	struct request rq = { .st = op->st, .op = op, .s = s };
 
+	if (a != NULL && check_sticky(op->who, &s->o) < 0)
+		return -EPERM;
 	return a == NULL ? -ENODATA : a->remove == NULL ? -EINVAL : a->remove(&rq);
 }
 

@@ -210,6 +210,7 @@ void control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, boo
 struct waits {
 	struct fs *fs;
 	struct text *text;
+	const struct caller *who;
 };
 
 static void add_process(struct text *t, int32_t tid)
@@ -228,6 +229,8 @@ static int add_wait(void *arg, const struct wait_info *w)
 	char since[40];
 	int64_t now = ws->fs->meta->ops->now(ws->fs->meta);
 
+	if (w->uid != ws->who->uid && !store_sees(ws->fs->store, ws->who, w->key, NULL))
+		return 0;
 	format_time(w->since, since);
 	text_add(t, "{\"key\":");
 	text_json(t, w->key);
@@ -252,7 +255,9 @@ static int add_wait(void *arg, const struct wait_info *w)
 static int fill(fuse_req_t req, uint64_t id, struct text *t)
 {
 	struct fs *fs = fs_of(req);
-	struct waits ws = { .fs = fs, .text = t };
+	uint32_t groups[CALLER_GROUPS];
+	struct caller who;
+	struct waits ws = { .fs = fs, .text = t, .who = &who };
 
 	switch (id) {
 	case CONTROL_README:
@@ -262,6 +267,7 @@ static int fill(fuse_req_t req, uint64_t id, struct text *t)
 		metrics_text(fs, t);
 		break;
 	case CONTROL_WAITS:
+		who = caller_with_groups(req, 0, groups);
 		return store_waits(fs->store, add_wait, &ws);
 	case CONTROL_WAIT_TIMEOUT:
 		patience_text(req, t);
@@ -291,7 +297,7 @@ static int open_control(fuse_req_t req, uint64_t id, int flags, struct file **re
 		return r;
 	*ret = f;
 	if (id == CONTROL_EVENTS) {
-		f->listener = listener_new(fs, f);
+		f->listener = listener_new(fs, f, req);
 		return f->listener == NULL ? -ENOMEM : 0;
 	}
 	r = fill(req, id, &t);

@@ -342,7 +342,7 @@ void views_future_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 int views_future_begin(struct file *f, const struct caller *who); /* the first write: a draft */
 
 /* listeners.c: the live stream of events */
-struct listener *listener_new(struct fs *fs, struct file *f);
+struct listener *listener_new(struct fs *fs, struct file *f, fuse_req_t req);
 void listener_free(struct listener *l);
 void listener_read(struct listener *l, fuse_req_t req, size_t size, bool nonblock);
 bool listener_readable(struct listener *l);

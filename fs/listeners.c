@@ -21,6 +21,7 @@ struct listener {
 	struct text backlog; /* whole lines */
 	size_t taken;
 	unsigned lost;
+	struct caller *who; /* NULL: sees everything */
 	bool history; /* it is a query's answer, which ends */
 	uint64_t id;
 	struct pending_read *read; /* one that waits */
@@ -29,12 +30,25 @@ struct listener {
 
 static uint64_t next_id;
 
-struct listener *listener_new(struct fs *fs, struct file *f)
+static struct caller *limited_sight(struct fs *fs, fuse_req_t req)
+{
+	uint32_t groups[CALLER_GROUPS];
+	struct caller who = caller_with_groups(req, 0, groups);
+
+	return caller_keep(&who);
+}
+
+struct listener *listener_new(struct fs *fs, struct file *f, fuse_req_t req)
 {
 	struct listener *l = calloc(1, sizeof(*l));
+	bool all = store_is_host(fs->store, caller_of(req).uid);
 
-	if (l == NULL)
+	if (l != NULL && !all)
+		l->who = limited_sight(fs, req);
+	if (l == NULL || (!all && l->who == NULL)) {
+		free(l);
 		return NULL;
+	}
 	l->fs = fs;
 	l->file = f;
 	pthread_mutex_lock(&fs->listeners_lock);
@@ -54,6 +68,7 @@ void listener_free(struct listener *l)
 	pthread_mutex_unlock(&l->fs->listeners_lock);
 	atomic_fetch_sub(&l->fs->listener_count, 1);
 	free(l->backlog.at);
+	free(l->who);
 	free(l->read);
 	free(l);
 }
@@ -203,6 +218,12 @@ static void add_line(struct listener *l, const struct meta_event *e)
 	text_event(&l->backlog, e);
 }
 
+/* What somebody has done himself he knows. */
+static bool sees(const struct listener *l, const struct meta_event *e, struct sight *known)
+{
+	return l->who == NULL || (e->uid == l->who->uid && e->pid != 0) || store_sees(l->fs->store, l->who, e->key, known);
+}
+
 void listeners_tell(struct fs *fs, const struct meta_event *e)
 {
 	struct listener *l;
@@ -214,7 +235,7 @@ void listeners_tell(struct fs *fs, const struct meta_event *e)
 		struct pending_read *read = l->read;
 		size_t n = 0;
 
-		if (l->history)
+		if (l->history || !sees(l, e, NULL))
 			continue;
 		add_line(l, e);
 		if (read != NULL && !read->arming) {
@@ -229,15 +250,24 @@ void listeners_tell(struct fs *fs, const struct meta_event *e)
 	pthread_mutex_unlock(&fs->listeners_lock);
 }
 
+struct history {
+	const struct listener *l;
+	struct text text;
+	struct sight known;
+};
+
 static int add_history(void *arg, const struct meta_event *e)
 {
-	text_event(arg, e);
-	return ((struct text *)arg)->failed ? -ENOMEM : 0;
+	struct history *h = arg;
+
+	if (sees(h->l, e, &h->known))
+		text_event(&h->text, e);
+	return h->text.failed ? -ENOMEM : 0;
 }
 
 int listener_query(struct listener *l, const char *line, size_t len)
 {
-	struct text history = { 0 };
+	struct history history = { .l = l };
 	char *key = NULL;
 	int r;
 
@@ -251,7 +281,7 @@ int listener_query(struct listener *l, const char *line, size_t len)
 	free(key);
 	pthread_mutex_lock(&l->fs->listeners_lock);
 	free(l->backlog.at);
-	l->backlog = history;
+	l->backlog = history.text;
 	l->taken = 0;
 	l->history = true;
 	pthread_mutex_unlock(&l->fs->listeners_lock);

@@ -91,6 +91,8 @@ static void set_attributes(fuse_req_t req, fuse_ino_t ino, const struct attribut
 	struct reply *reply = reply_new(req, REPLY_ATTR, node_view(ino));
 	struct caller who = caller_at(req, ino);
 
+	if (reply != NULL && store_has_nodes(fs_of(req)->store, node_id(ino)))
+		reply->when = AFTER_NAMES_SOON; /* by which others are kept out, or let in */
 	if (reply != NULL)
 		reply_end(reply, store_setattr(fs_of(req)->store, &who, node_id(ino), ch, &reply->e, &reply->c));
 }
@@ -296,6 +298,8 @@ static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 	if (reply == NULL)
 		return;
 	reply->e.node = node_id(ino);
+	if (is_acl(name) && store_has_nodes(fs_of(req)->store, node_id(ino)))
+		reply->when = AFTER_NAMES_SOON;
 	reply_end(reply, store_setxattr(fs_of(req)->store, &who, node_id(ino), name, value, size, flags, &reply->c));
 }
 

@@ -138,9 +138,11 @@ static void op_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *f
 	fuse_reply_none(req);
 }
 
-/* `self` is the lifetime of the process that asks. */
+/* `self` is the lifetime of the process that asks, which is called pid-PID. */
 static int check_lifetime_name(const char *name)
 {
+	if (strncmp(name, "pid-", 4) == 0 && name[4] != '\0' && name[4 + strspn(name + 4, "0123456789")] == '\0')
+		return -EPERM;
 	return strcmp(name, "self") == 0 ? -EEXIST : 0;
 }
 

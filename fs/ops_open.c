@@ -242,7 +242,9 @@ static void look_at_maps(struct work *w)
 
 static int unsettled(struct open_request *rq, struct handle **h)
 {
+	uint32_t groups[CALLER_GROUPS];
 	char name[META_NAME_MAX + 1];
+	struct caller who;
 	uint64_t parent;
 	int r;
 
@@ -254,7 +256,8 @@ static int unsettled(struct open_request *rq, struct handle **h)
 		return store_open_unsettled(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, h);
 	if (!views_awaited_key(rq->fs, rq->ino, &parent, name))
 		return -ESTALE;
-	return store_await_unsettled(rq->fs->store, &rq->who, parent, name, rq->fi.flags, h);
+	who = caller_with_groups(rq->req, rq->ino, groups);
+	return store_await_unsettled(rq->fs->store, &who, parent, name, rq->fi.flags, h);
 }
 
 /* The kernel has checked the rights to what was there when the name was looked up. */
@@ -356,6 +359,20 @@ static struct open_request *new_request(fuse_req_t req, fuse_ino_t ino)
 	return rq;
 }
 
+/* To take what is not meant for it takes the right to write it, or to own it. That to read it the kernel has seen to. */
+static int check_once(fuse_req_t req, fuse_ino_t ino)
+{
+	uint32_t groups[CALLER_GROUPS];
+	struct fs *fs = fs_of(req);
+	struct caller who = caller_of(req);
+	struct entry e;
+
+	if (who.uid == 0 || store_getattr(fs->store, &who, node_id(ino), &e) < 0 || e.o.evict || e.o.uid == who.uid)
+		return 0; /* or it is gone, as opening it says */
+	who = caller_with_groups(req, ino, groups);
+	return store_check_access(fs->store, &who, &e.o, 2);
+}
+
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	bool write = (fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC) != 0;
@@ -378,6 +395,11 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	if (write && (view == VIEW_AWAIT || view == VIEW_AWAITED || view == VIEW_ONCE || view == VIEW_LEND)) {
 		fuse_reply_err(req, EPERM);
+		return;
+	}
+	r = view == VIEW_ONCE ? check_once(req, ino) : 0;
+	if (r < 0) {
+		fuse_reply_err(req, -r);
 		return;
 	}
 	rq = new_request(req, ino);
