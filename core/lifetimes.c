@@ -53,7 +53,7 @@ int lifetime_make(struct op *op, const char *name, struct meta_object *o)
 
 	if (r < 0)
 		return r;
-	*o = (struct meta_object){ .mode = S_IFDIR | 0755, .uid = op->who->uid, .gid = op->who->gid,
+	*o = (struct meta_object){ .mode = S_IFDIR | 0700, /* what is in it may be hidden where its key is */ .uid = op->who->uid, .gid = op->who->gid,
 				   .nlink = 2, .atime = now, .mtime = now, .ctime = now, .btime = now };
 	r = m->ops->new_id(m, &o->id);
 	o->vid = o->id;

@@ -180,6 +180,7 @@ def test_the_lifetime_of_a_process_is_made_by_itself_only(people):
     people.mallory.mkdir(f"{lifetimes}/m-{people.mnt.prefix}")
     people.refused("rename", f"{lifetimes}/m-{people.mnt.prefix}", f"{lifetimes}/pid-{people.alice.pid}")
     assert people.alice.listdir(f"{lifetimes}/self") == []
+    people.refused("listdir", f"{lifetimes}/pid-{people.alice.pid}")
     people.refused("rmdir", f"{lifetimes}/pid-{people.alice.pid}")
 
 
