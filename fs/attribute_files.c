@@ -136,7 +136,7 @@ void attribute_file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 	o->fi.direct_io = 1;
 	o->fi.noflush = 1;
 	if (strcmp(attribute_of(ino), "sha256") == 0) /* reads all of it */
-		workers_queue(f->fs->workers, &o->work);
+		workers_queue(f->fs->slow, &o->work);
 	else
 		open_now(&o->work);
 }

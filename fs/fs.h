@@ -98,6 +98,7 @@ struct fs {
 	struct fuse_session *se;
 	struct keeper keeper;
 	struct workers *workers;
+	struct workers *slow;        /* what takes as long as a user's file is large: hashing and copying */
 	struct workers *invalidator; /* one thread, so in the order in which it was told */
 	struct timers *timers;       /* of answers that must not wait for it for ever */
 	atomic_bool serving; /* there is a session that answers requests */

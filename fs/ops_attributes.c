@@ -272,7 +272,7 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 	rq->ino = ino;
 	rq->size = size;
 	strcpy(rq->name, name);
-	workers_queue(fs_of(req)->workers, &rq->work);
+	workers_queue(fs_of(req)->slow, &rq->work);
 }
 
 /* What is seen through such a view is changed elsewhere. */

@@ -128,24 +128,55 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 		readdir_any(req, ino, size, off, true);
 }
 
+/* What fi->fh points to. */
+struct open_dir {
+	struct object *object; /* NULL: of a view that needs none */
+	uint32_t uid;
+};
+
+static void close_dir(struct store *st, struct open_dir *d)
+{
+	if (d->object != NULL)
+		store_closedir(st, d->object);
+	store_give(st, LIMITED_OPEN, d->uid);
+	free(d);
+}
+
+static int open_dir(struct store *st, fuse_req_t req, fuse_ino_t ino, struct open_dir **ret)
+{
+	struct open_dir *d = calloc(1, sizeof(*d));
+	int r = d == NULL ? -ENOMEM : store_take(st, LIMITED_OPEN, caller_of(req).uid);
+
+	if (r < 0) {
+		free(d);
+		return r;
+	}
+	d->uid = caller_of(req).uid;
+	if (node_view(ino) == VIEW_KEYS || node_view(ino) == VIEW_LIFETIME)
+		r = store_opendir(st, node_id(ino), &d->object);
+	if (r < 0)
+		close_dir(st, d);
+	else
+		*ret = d;
+	return r;
+}
+
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct store *st = fs_of(req)->store; /* req is gone once answered */
-	struct object *dir = NULL;
-	int r = 0;
+	struct open_dir *d = NULL;
+	int r = open_dir(st, req, ino, &d);
 
-	if (node_view(ino) == VIEW_KEYS || node_view(ino) == VIEW_LIFETIME)
-		r = store_opendir(st, node_id(ino), &dir);
-	fi->fh = (uintptr_t)dir;
+	fi->fh = (uintptr_t)d;
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else if (fuse_reply_open(req, fi) < 0)
-		store_closedir(st, dir);
+		close_dir(st, d);
 }
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	store_closedir(fs_of(req)->store, (struct object *)(uintptr_t)fi->fh);
+	close_dir(fs_of(req)->store, (struct open_dir *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }
 

@@ -321,7 +321,7 @@ static void run(struct open_request *rq)
 		}
 		if (r == STORE_PREPARE && !store_prepare_is_quick(rq->fs->store, rq->prepare)) {
 			rq->work.run = prepare;
-			workers_queue(rq->fs->workers, &rq->work);
+			workers_queue(rq->fs->slow, &rq->work);
 			return;
 		}
 		if (r == STORE_PREPARE)

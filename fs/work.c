@@ -59,6 +59,10 @@ void workers_queue(struct workers *ws, struct work *w)
 {
 	bool alone;
 
+	if (ws == NULL) { /* the daemon is ending */
+		w->run(w);
+		return;
+	}
 	w->next = NULL;
 	pthread_mutex_lock(&ws->lock);
 	*ws->last = w;

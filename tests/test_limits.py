@@ -101,6 +101,7 @@ def test_open(limited):
     fds = fill(worker, lambda n: ("open", mnt / "key", os.O_RDONLY), 5, errno.EMFILE)
     attribute = mnt.special("attributes/state", "key")
     assert worker.begin("read_path", attribute).error() == "EMFILE"
+    assert worker.begin("listdir", mnt.root).error() == "EMFILE"
     assert worker.stat(mnt / "key").st_size == 4 and mnt.get("key") == b"data"
     worker.close(fds.pop())
     eventually(lambda: worker.begin("read_path", attribute).error() != "EMFILE")
@@ -262,6 +263,29 @@ def test_a_wrong_limit(new_mount, value):
     mount = new_mount(start=False).mount
     done = promisefs("mount", mount.store, mount.root, "-o", f"max-waiting={value}")
     assert done.returncode == 2 and "max-waiting" in done.stderr and "give a number from 1, or none" in done.stderr
+
+
+# ---- threads -----------------------------------------------------------------------------------------------------------
+
+@needs_root
+def test_nobody_s_fsync_waits_for_somebody_s_large_files(limited):
+    """A hash takes as long as it takes, and one user may ask for many."""
+    mnt = limited("threads=2")
+    path = mnt.put("large")
+    os.truncate(path, 1 << 30)
+    hashes = [mnt.worker(uid=ANY).begin("getxattr", path, "user.promisefs.sha256") for _ in range(9)]
+    eventually(lambda: busy(mnt) >= 2, what="hashes are on their way")
+    with opened(mnt / "small", WRITE) as fd:
+        os.write(fd, b"data")
+        os.fsync(fd)
+        assert not any(job.done for job in hashes)
+    assert len({job.result(60) for job in hashes}) == 1
+
+
+def busy(mnt):
+    """How many of the daemon's workers run at this moment."""
+    names = [f"/proc/{mnt.mount.pid}/task/{tid}/" for tid in os.listdir(f"/proc/{mnt.mount.pid}/task")]
+    return sum(open(name + "comm").read() == "worker\n" and ") R" in open(name + "stat").read() for name in names)
 
 
 # ---- descriptors -------------------------------------------------------------------------------------------------------
