@@ -306,7 +306,7 @@ static int open_control(fuse_req_t req, uint64_t id, int flags, struct file **re
 	return r;
 }
 
-void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+static void open_now(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct file *f = NULL;
 	int r = open_control(req, node_id(ino), fi->flags, &f);
@@ -322,4 +322,32 @@ void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fi->noflush = 1;
 	if (fuse_reply_open(req, fi) < 0)
 		file_free(f);
+}
+
+struct opening {
+	struct work work;
+	fuse_req_t req;
+	fuse_ino_t ino;
+	struct fuse_file_info fi;
+};
+
+static void open_later(struct work *w)
+{
+	struct opening *o = (struct opening *)w;
+
+	open_now(o->req, o->ino, &o->fi);
+	free(o);
+}
+
+/* There may be thousands who wait, and each is looked at. */
+void control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct opening *o = node_id(ino) == CONTROL_WAITS ? calloc(1, sizeof(*o)) : NULL;
+
+	if (o == NULL) {
+		open_now(req, ino, fi);
+		return;
+	}
+	*o = (struct opening){ .work.run = open_later, .req = req, .ino = ino, .fi = *fi };
+	workers_queue(fs_of(req)->tellers, &o->work);
 }

@@ -99,6 +99,7 @@ struct fs {
 	struct keeper keeper;
 	struct workers *workers;
 	struct workers *slow;        /* what takes as long as a user's file is large: hashing and copying */
+	struct workers *tellers;     /* who waits, and what has happened: as long as there is to tell */
 	struct workers *invalidator; /* one thread, so in the order in which it was told */
 	struct timers *timers;       /* of answers that must not wait for it for ever */
 	atomic_bool serving; /* there is a session that answers requests */

@@ -446,6 +446,8 @@ static void close_store(struct fs *fs)
 	watch_stop(fs->watch);
 	store_stop(fs->store);
 	atomic_store(&fs->serving, false); /* from now on nothing goes to the invalidator */
+	workers_free(fs->tellers);
+	fs->tellers = NULL;
 	workers_free(fs->slow);
 	fs->slow = NULL;
 	workers_free(fs->workers);
@@ -559,6 +561,8 @@ static int run(struct fs *fs, int ready_fd)
 		r = workers_new(8, &fs->workers) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)
 		r = workers_new(4, &fs->slow) < 0 ? complain("daemon", "no memory") : 0;
+	if (r == 0)
+		r = workers_new(2, &fs->tellers) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)
 		r = workers_new(1, &fs->invalidator) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)

@@ -65,20 +65,47 @@ static ssize_t write_data(struct file *f, struct fuse_bufvec *in, off_t off, boo
 	return fuse_buf_copy(&out, in, 0);
 }
 
+struct query {
+	struct work work;
+	fuse_req_t req;
+	struct listener *listener;
+	size_t len;
+	char line[8192];
+};
+
+/* Looks at all that is recorded. */
+static void answer_query(struct work *w)
+{
+	struct query *q = (struct query *)w;
+	int r = listener_query(q->listener, q->line, q->len);
+
+	if (r < 0)
+		fuse_reply_err(q->req, -r);
+	else
+		fuse_reply_write(q->req, q->len);
+	free(q);
+}
+
 static void write_query(struct file *f, fuse_req_t req, struct fuse_bufvec *in)
 {
-	char line[8192];
-	struct fuse_bufvec out = FUSE_BUFVEC_INIT(sizeof(line) - 1);
-	ssize_t n;
-	int r;
+	struct query *q = calloc(1, sizeof(*q));
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(sizeof(q->line) - 1);
+	ssize_t n = q == NULL ? -ENOMEM : fuse_buf_size(in) < sizeof(q->line) ? 0 : -EINVAL;
 
-	out.buf[0].mem = line;
-	n = fuse_buf_size(in) < sizeof(line) ? fuse_buf_copy(&out, in, 0) : -EINVAL;
-	r = n < 0 ? (int)n : listener_query(f->listener, line, (size_t)n);
-	if (r < 0)
-		fuse_reply_err(req, -r);
-	else
-		fuse_reply_write(req, (size_t)n);
+	if (n == 0) {
+		out.buf[0].mem = q->line;
+		n = fuse_buf_copy(&out, in, 0);
+	}
+	if (n < 0) {
+		free(q);
+		fuse_reply_err(req, (int)-n);
+		return;
+	}
+	q->work.run = answer_query;
+	q->req = req;
+	q->listener = f->listener;
+	q->len = (size_t)n;
+	workers_queue(f->fs->tellers, &q->work);
 }
 
 static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off, struct fuse_file_info *fi)
