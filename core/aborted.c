@@ -8,7 +8,7 @@
 
 /* One that is there shows as much as the directory of keys does now. What is in it may not come under the rights of
  * another user: -ENOTDIR. */
-static int mirror_again(struct op *op, uint64_t id, const struct meta_object *like)
+static int mirror_again(struct op *op, uint64_t id, const struct meta_object *like, bool *changed)
 {
 	struct meta *m = op->st->meta;
 	uint32_t mode = access_plain_mode(op->st, like);
@@ -21,6 +21,7 @@ static int mirror_again(struct op *op, uint64_t id, const struct meta_object *li
 		return -ENOTDIR;
 	if (o.mode == mode)
 		return 0;
+	*changed = true; /* the kernel knows the old mode a moment longer */
 	o.mode = mode;
 	o.ctime = store_now(op->st);
 	op_forget(op, id);
@@ -28,7 +29,8 @@ static int mirror_again(struct op *op, uint64_t id, const struct meta_object *li
 }
 
 /* The directory `name` in `parent` below aborted/, made when missing with the rights of the one it mirrors. */
-static int mirror_dir(struct op *op, uint64_t parent, const char *name, const struct meta_object *like, uint64_t *id)
+static int mirror_dir(struct op *op, uint64_t parent, const char *name, const struct meta_object *like, uint64_t *id,
+		      bool *changed)
 {
 	struct meta *m = op->st->meta;
 	struct meta_object o = *like;
@@ -38,7 +40,7 @@ static int mirror_dir(struct op *op, uint64_t parent, const char *name, const st
 
 	if (r != -ENOENT) {
 		*id = d.object;
-		return r == 0 ? mirror_again(op, d.object, like) : r;
+		return r == 0 ? mirror_again(op, d.object, like, changed) : r;
 	}
 	r = m->ops->new_id(m, &o.id);
 	o.vid = o.id;
@@ -66,7 +68,7 @@ static int real_dir(struct store *st, uint64_t parent, const char *name, struct 
 
 /* Walks the directories of `path` in both trees; leaves the last name. Those that are no more, or no directories of keys
  * (.promisefs/own), are made like the one above. */
-static int mirror_path(struct op *op, char *path, uint64_t *parent, const char **name)
+static int mirror_path(struct op *op, char *path, uint64_t *parent, const char **name, bool *changed)
 {
 	struct meta_object like;
 	uint64_t real = META_ROOT;
@@ -79,7 +81,7 @@ static int mirror_path(struct op *op, char *path, uint64_t *parent, const char *
 		r = real != 0 ? real_dir(op->st, real, path, &like) : -ENOENT;
 		real = r == 0 ? like.id : 0;
 		if (r == 0 || r == -ENOENT)
-			r = mirror_dir(op, *parent, path, &like, parent);
+			r = mirror_dir(op, *parent, path, &like, parent, changed);
 	}
 	*name = path;
 	return r;
@@ -103,7 +105,7 @@ static int make_room(struct op *op, uint64_t parent, const char *name)
 
 struct place {
 	uint64_t parent;
-	bool elsewhere; /* not in the directory that hides it as that of its key does: only its owner may read it */
+	bool secret; /* not in a directory that hides it as that of its key does: only its owner may read it */
 	char name[META_NAME_MAX + 1];
 };
 
@@ -114,7 +116,7 @@ static int insert_torn(struct op *op, const struct place *p, const struct meta_o
 	struct meta *m = op->st->meta;
 	int64_t now = store_now(op->st);
 	struct meta_object o = {
-		.version = 1, .mode = S_IFREG | (access_plain_mode(op->st, of) & (p->elsewhere ? 07700 : 07777)), .uid = of->uid, .gid = of->gid,
+		.version = 1, .mode = S_IFREG | (access_plain_mode(op->st, of) & (p->secret ? 07700 : 07777)), .uid = of->uid, .gid = of->gid,
 		.nlink = 1, .size = bytes->st_size, .blocks = bytes->st_blocks, .atime = now,
 		.mtime = ns_of(&bytes->st_mtim),
 		.ctime = now, .btime = now, .state = OBJECT_READY,
@@ -143,13 +145,14 @@ static int find_place(struct op *op, const char *key, uint64_t id, struct place 
 	int r;
 
 	strcpy(path, key);
-	r = mirror_path(op, path, &p->parent, &name);
+	p->secret = false;
+	r = mirror_path(op, path, &p->parent, &name, &p->secret);
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	if (r == 0)
 		r = make_room(op, p->parent, p->name);
-	p->elsewhere = r == -EISDIR || r == -ENOTDIR;
-	if (!p->elsewhere)
+	if (r != -EISDIR && r != -ENOTDIR)
 		return r;
+	p->secret = true;
 	p->parent = META_ABORTED;
 	snprintf(p->name, sizeof(p->name), "%.200s.%llu", strrchr(key, '/') != NULL ? strrchr(key, '/') + 1 : key,
 		 (unsigned long long)id);
@@ -191,7 +194,7 @@ int aborted_adopt(struct op *op, const char *key, struct meta_object *o)
 	if (r == 0)
 		timer_arm(op->st->timers, &op->st->aborted_timer, timers_now());
 	o->nlink = 1;
-	if (p.elsewhere)
+	if (p.secret)
 		o->mode &= ~077u;
 	return r;
 }

@@ -18,7 +18,8 @@ static int inherit(struct op *op, const struct meta_object *dir, struct meta_obj
 	if (is_dir(o))
 		o->mode |= dir->mode & S_ISGID;
 	o->live = dir->live && (is_dir(o) || S_ISREG(o->mode));
-	o->lifetime = dir->lifetime;
+	/* Whoever makes a directory in somebody else's says who may find what is in it: not by a lifetime of that one. */
+	o->lifetime = is_dir(o) && o->uid != dir->uid ? 0 : dir->lifetime;
 	return r;
 }
 

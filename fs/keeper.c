@@ -119,6 +119,10 @@ static _Noreturn void keep(struct fs *fs, int socket)
 		_exit(1);
 	fcntl(3, F_SETFD, FD_CLOEXEC);
 	prctl(PR_SET_NAME, "promisefs-keep");
+	if (!fs->options.foreground)
+		setsid();
+	if (chdir("/") < 0) /* in nobody's way */
+		_exit(1);
 	while (read(3, &what, 1) == 1) {
 		if (what == DO_MOUNT) {
 			do_mount(fs, 3);

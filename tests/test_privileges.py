@@ -58,7 +58,7 @@ def test_the_keeper_can_unmount_and_no_more(own):
     status = fields(f"/proc/{keeper}")
     assert status["Name"] == "promisefs-keep" and int(status["CapEff"], 16) == ADMIN | READ_SEARCH
     held = {os.readlink(f"/proc/{keeper}/fd/{fd}").split(":")[0] for fd in os.listdir(f"/proc/{keeper}/fd")}
-    assert held == {"/dev/null", "socket"}
+    assert held == {"/dev/null", "socket"} and os.readlink(f"/proc/{keeper}/cwd") == "/"
 
 
 @pytest.mark.core

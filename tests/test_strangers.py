@@ -165,6 +165,19 @@ def test_a_binding_is_not_taken_away_by_others(people):
         people.alice.removexattr(shared, f"user.promisefs.{name}")
 
 
+def test_a_lifetime_does_not_reach_into_directories_of_others(people):
+    mnt = people.mnt
+    lifetime = os.path.join(mnt.mount.control, "lifetimes", mnt.prefix)
+    people.mallory.mkdir(lifetime), people.mallory.mkdir(mnt / "trap"), os.chmod(mnt / "trap", 0o1777)
+    people.mallory.setxattr(mnt / "trap", "user.promisefs.lifetime", os.path.basename(lifetime).encode())
+    people.mkdir("trap/dir"), people.put("trap/dir/key", mode=0o644), people.put("trap/seen")
+    people.mallory.mkdir(mnt / "trap/own"), people.mallory.write_path(mnt / "trap/own/key", b"x")
+    assert sorted(people.mallory.listdir(lifetime)) == ["key", "seen"]
+    assert people.mallory.read_path(f"{lifetime}/key") == b"x"
+    people.mallory.rmdir(lifetime)
+    assert people.alice.read_path(mnt / "trap/dir/key") == SECRET
+
+
 def test_processes_of_others(people):
     path = people.mnt / "mine"
     people.mallory.write_path(path, b"x")
