@@ -10,7 +10,7 @@ import pytest
 
 import pfs
 from conftest import DATA_PATHS
-from pfs import WRITE, attr, eventually, opened, promisefs, sanitized
+from pfs import attr, eventually, opened, promisefs, sanitized
 from test_unprivileged import why_not
 
 PTRACE, READ_SEARCH, ADMIN = 1 << 19, 1 << 2, 1 << 21

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import pfs
-from pfs import WRITE, attr, eventually, opened, promisefs, state
+from pfs import attr, eventually, opened, promisefs, state
 
 MODES = {stat.S_IFREG: 0o600, stat.S_IFDIR: 0o700}
 NAME = "xyzzy"

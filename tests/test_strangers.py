@@ -1,16 +1,12 @@
 """What somebody with another uid cannot do in a mount that all may use: alice has something, mallory wants it."""
-import errno
 import json
 import os
-import select
 import signal
-import stat
-import subprocess
 
 import pytest
 
 import pfs
-from pfs import WRITE, attr, eventually, fails, opened, set_attr, state
+from pfs import WRITE, attr, eventually, set_attr, state
 
 pytestmark = pytest.mark.needs_root
 
@@ -195,6 +191,33 @@ def test_the_lifetime_of_a_process_is_made_by_itself_only(people):
     assert people.alice.listdir(f"{lifetimes}/self") == []
     people.refused("listdir", f"{lifetimes}/pid-{people.alice.pid}")
     people.refused("rmdir", f"{lifetimes}/pid-{people.alice.pid}")
+
+
+def test_nobody_says_how_long_others_wait(people):
+    mnt = people.mnt
+    path = mnt.mount.control / "wait-timeout"
+    mnt.declare("key")
+    people.mallory.write_path(path, b"0\n", os.O_WRONLY)
+    assert people.alice.read_path(path) == b"none\n" and people.mallory.read_path(path) != b"none\n"
+    job = people.alice.begin("read_path", mnt / "key", threaded=True)
+    mnt.assert_waits(job)
+    assert people.mallory.begin("read_path", mnt / "key").error() == "ETIMEDOUT"
+    mnt.put("key", b"data")
+    assert job.result() == b"data"
+
+
+def test_control_files_are_as_their_modes_say(people):
+    control = people.mnt.mount.control
+    for name in ("README", "waits", "metrics"):
+        people.refused("open", control / name, os.O_WRONLY), people.refused("truncate", control / name, 0)
+    for name in ("README", "waits", "metrics", "events", "wait-timeout", "future", "await", "once", "lend", "aborted"):
+        for call, *args in (("unlink",), ("rmdir",), ("chmod", 0o777), ("setxattr", "user.x", b"x")):
+            people.refused(call, control / name, *args, by=("EACCES", "EPERM", "ENOTDIR", "EISDIR", "EOPNOTSUPP"))
+    for path in ("new", "aborted/new", "ref/new", "mut/new", "lifetimes/new", "await/new", "once/new", "lend/new",
+                 "attributes/state/new", "attributes/new"):
+        people.refused("open", control / path, WRITE, 0o666)
+    for path in ("new", "aborted/new", "ref/new", "mut/new", "own/new", "await/new", "once/new", "attributes/new"):
+        people.refused("mkdir", control / path, by=("EACCES", "EPERM", "EEXIST"))
 
 
 # ---- handles and lifetimes -----------------------------------------------------------------------------------------------
