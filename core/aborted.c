@@ -116,7 +116,8 @@ static int insert_torn(struct op *op, const struct place *p, const struct meta_o
 	struct meta *m = op->st->meta;
 	int64_t now = store_now(op->st);
 	struct meta_object o = {
-		.version = 1, .mode = S_IFREG | (access_plain_mode(op->st, of) & (p->secret ? 07700 : 07777)), .uid = of->uid, .gid = of->gid,
+		.version = 1, .mode = S_IFREG | (access_plain_mode(op->st, of) & (p->secret ? 07700 : 07777)),
+		.uid = of->uid, .gid = of->gid,
 		.nlink = 1, .size = bytes->st_size, .blocks = bytes->st_blocks, .atime = now,
 		.mtime = ns_of(&bytes->st_mtim),
 		.ctime = now, .btime = now, .state = OBJECT_READY,

@@ -1,5 +1,5 @@
-/* Whose business a key is, where keys are told of (events, waits) instead of looked up: of whoever could list the directory
- * that it is in. Root, and the user whose daemon it is, see everything. */
+/* Whose business a key is, where keys are told of (events, waits) instead of looked up: of whoever could list the
+ * directory that it is in. Root, and the user whose daemon it is, see everything. */
 #include "core/internal.h"
 
 #include <stdlib.h>
@@ -44,7 +44,8 @@ static bool may_list(struct store *st, const struct caller *who, uint64_t id, ch
 	char *name;
 
 	for (;;) {
-		if (dir_get(st, id, &dir) < 0 || access_check(st, who, &dir, path == NULL ? READ_AND_SEARCH : SEARCH) < 0)
+		if (dir_get(st, id, &dir) < 0 ||
+		    access_check(st, who, &dir, path == NULL ? READ_AND_SEARCH : SEARCH) < 0)
 			return false;
 		name = strsep(&path, "/");
 		if (name == NULL)

@@ -1,8 +1,8 @@
-/* How much of what is limited (limit_rule.c) each user has. Root and the user whom the daemon belongs to are not counted: they
- * could end it anyway.
+/* How much of what is limited (limit_rule.c) each user has. Root and the user whom the daemon belongs to are not
+ * counted: they could end it anyway.
  *
  * What lives as long as a descriptor or a request is counted by whoever has these (store_take, store_give). Handles and
- * lifetimes are recorded: they are counted when the store is opened and after operations were taken back, and in between
+ * lifetimes are recorded: they are counted when the store is opened and after operations were taken back, in between
  * by each name that comes and goes in their directories, which is seen here on its way to the catalog, so no place that
  * makes or removes one can forget it. */
 #include "core/internal.h"

@@ -221,7 +221,9 @@ static void add_line(struct listener *l, const struct meta_event *e)
 /* What somebody has done himself he knows. */
 static bool sees(const struct listener *l, const struct meta_event *e, struct sight *known)
 {
-	return l->who == NULL || (e->uid == l->who->uid && e->pid != 0) || store_sees(l->fs->store, l->who, e->key, known);
+	if (l->who == NULL || (e->uid == l->who->uid && e->pid != 0))
+		return true;
+	return store_sees(l->fs->store, l->who, e->key, known);
 }
 
 /* The same as the last one, mostly: one user has many. */

@@ -359,7 +359,7 @@ static struct open_request *new_request(fuse_req_t req, fuse_ino_t ino)
 	return rq;
 }
 
-/* To take what is not meant for it takes the right to write it, or to own it. That to read it the kernel has seen to. */
+/* To take what is not meant for it takes the right to write it, or to own it. The kernel has seen to that to read it. */
 static int check_once(fuse_req_t req, fuse_ino_t ino)
 {
 	uint32_t groups[CALLER_GROUPS];

@@ -266,7 +266,7 @@ def test_a_wrong_limit(new_mount, value):
     assert done.returncode == 2 and "max-waiting" in done.stderr and "give a number from 1, or none" in done.stderr
 
 
-# ---- threads -----------------------------------------------------------------------------------------------------------
+# ---- threads ---------------------------------------------------------------------------------------------------------
 
 @needs_root
 def test_nobody_s_fsync_waits_for_somebody_s_large_files(new_mount):
@@ -288,7 +288,7 @@ def attribute_requests(mnt):
     return int(re.search(r'requests_total\{kind="xattr"\} (\d+)', (mnt.mount.control / "metrics").read_text())[1])
 
 
-# ---- descriptors -------------------------------------------------------------------------------------------------------
+# ---- descriptors -----------------------------------------------------------------------------------------------------
 
 DESCRIPTORS = 160  # of which a quarter is kept for the daemon
 

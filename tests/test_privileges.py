@@ -134,11 +134,11 @@ def test_a_store_of_somebody_else(new_mount, open_device, data_path):
     assert done.returncode == 0, done.stderr
     pfs.run("sh", "-c", f"head -c 200000 /dev/zero > {mount.root}/key", user=NOBODY, group=NOBODY, extra_groups=[])
     subprocess.run(["fusermount3", "-u", str(mount.root)], user=NOBODY, group=NOBODY, check=True)
-    eventually(lambda: pfs.run("flock", "-n", mount.store / "lock", "true").returncode == 0, what="its daemon has ended")
+    eventually(lambda: pfs.run("flock", "-n", mount.store / "lock", "true").returncode == 0, what="its daemon's end")
     mount.options = f"allow_other,{data_path}"
     mount.start()
     assert int(fields(f"/proc/{mount.pid}")["CapEff"], 16) & FOREIGN == FOREIGN
-    with opened(space / "key", os.O_WRONLY | os.O_APPEND) as fd:  # which links the file of another user, and has a lease on it
+    with opened(space / "key", os.O_WRONLY | os.O_APPEND) as fd:  # a link of the file of another user, with a lease on it
         os.write(fd, b"more")
     eventually(lambda: os.path.getsize(space / "key") == 200_004)
     space.put("key", b"replaced"), space.put("other", b"new")

@@ -45,7 +45,7 @@ def people(mnt):
     return People(mnt)
 
 
-# ---- reading -----------------------------------------------------------------------------------------------------------
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 VIEWS = ["future", "await", "once", "lend", *(f"attributes/{name}" for name in ("state", "sha256", "owner", "error"))]
 
@@ -104,7 +104,7 @@ def test_chmod_counts_at_once_by_whatever_descriptor(people, how):
     assert people.mallory.read_path(path) in (SECRET, b"new")
 
 
-# ---- evicting ----------------------------------------------------------------------------------------------------------
+# ---- evicting --------------------------------------------------------------------------------------------------------
 
 def test_nobody_evicts_what_he_may_only_read(people):
     mnt = people.mnt
@@ -141,7 +141,8 @@ def test_a_sticky_directory_is_its_owner_s(people):
     shared = people.mkdir("shared", 0o1777)
     own = os.path.join(mnt.mount.control, "lifetimes", mnt.prefix)
     people.mallory.mkdir(own)
-    for name, value in (("lifetime", os.path.basename(own).encode()), ("publish", b"write"), ("lease", b"1ms"), ("pid", b"self")):
+    lifetime = os.path.basename(own).encode()
+    for name, value in (("lifetime", lifetime), ("publish", b"write"), ("lease", b"1ms"), ("pid", b"self")):
         people.refused("setxattr", shared, f"user.promisefs.{name}", value)
         people.refused("write_path", mnt.special(f"attributes/{name}", "shared/.dir"), value + b"\n", os.O_WRONLY)
     people.put("shared/key", mode=0o644)
@@ -220,7 +221,7 @@ def test_control_files_are_as_their_modes_say(people):
         people.refused("mkdir", control / path, by=("EACCES", "EPERM", "EEXIST"))
 
 
-# ---- handles and lifetimes -----------------------------------------------------------------------------------------------
+# ---- handles and lifetimes -------------------------------------------------------------------------------------------
 
 def test_handles_and_lifetimes_are_their_owner_s(people):
     mnt = people.mnt
@@ -255,7 +256,7 @@ def test_borrowing_takes_the_right_to_read_or_write(people, turn):
     people.refused("link", mnt.special("lend", "public"), mnt / "stolen")
 
 
-# ---- looking on ----------------------------------------------------------------------------------------------------------
+# ---- looking on ------------------------------------------------------------------------------------------------------
 
 def log(worker, path, query=b"log\n"):
     fd = worker.open(path, os.O_RDWR)
@@ -303,7 +304,7 @@ def test_waits_for_what_is_hidden_are_hidden(people):
     assert len(mnt.waits()) >= 2
 
 
-# ---- what killed writers leave -------------------------------------------------------------------------------------------
+# ---- what killed writers leave ---------------------------------------------------------------------------------------
 
 def tear(people, key, data=SECRET):
     writer = people.mnt.worker(uid=ALICE)
