@@ -50,6 +50,8 @@ static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 	if (r < 0)
 		return r;
 	*fd = st->blobs->ops->open_for_user(st->blobs, vid);
+	if (*fd < 0)
+		st->blobs->ops->remove(st->blobs, vid);
 	return *fd < 0 ? *fd : 0;
 }
 

@@ -43,11 +43,15 @@ static void data_name(uint64_t vid, char name[static 24])
 
 static int create(struct blobs *b, uint64_t vid)
 {
+	const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
 	char name[24];
 	int fd;
 
 	draft_name(vid, name);
-	fd = descriptor_for_user(openat(dir_of(b)->drafts, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+	fd = descriptor_for_user(openat(dir_of(b)->drafts, name, flags, 0600));
+	/* What an attempt that failed has left may be another name of a published version's file: it is not emptied. */
+	if (fd < 0 && errno == EEXIST && unlinkat(dir_of(b)->drafts, name, 0) == 0)
+		fd = descriptor_for_user(openat(dir_of(b)->drafts, name, flags, 0600));
 	return fd < 0 ? -errno : fd;
 }
 
