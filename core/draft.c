@@ -21,6 +21,32 @@
 #define MAPPED_LOOKS 10
 #define MAPPED_PAUSE_US 1000
 
+struct draft_search {
+	uint64_t object;
+	struct meta_draft d;
+	bool found;
+};
+
+static int compare_draft(void *arg, const struct meta_draft *d)
+{
+	struct draft_search *s = arg;
+
+	s->found = d->object == s->object;
+	if (s->found)
+		s->d = *d;
+	return s->found;
+}
+
+uint64_t draft_recorded(struct store *st, uint64_t object)
+{
+	struct draft_search s = { .object = object };
+
+	if (atomic_load(&st->meta->rollbacks) == 0)
+		return 0;
+	st->meta->ops->draft_list(st->meta, compare_draft, &s);
+	return s.found ? s.d.vid : 0;
+}
+
 int draft_begin(struct op *op, struct subject *s, struct version **ret)
 {
 	struct store *st = op->st;
@@ -29,8 +55,10 @@ int draft_begin(struct op *op, struct subject *s, struct version **ret)
 	struct meta_draft d = { .object = o->id, .vid = o->vid };
 	bool replaces = o->state == OBJECT_READY;
 	struct object *obj;
-	int r = replaces ? m->ops->new_id(m, &d.vid) : 0;
+	int r = draft_recorded(st, o->id) != 0 ? st->meta->rollback_error : 0; /* what was closed has yet to be published */
 
+	if (r == 0 && replaces)
+		r = m->ops->new_id(m, &d.vid);
 	if (r == 0 && o->error != 0)
 		r = m->ops->attribute_remove(m, o->id, "pfs.error");
 	if (r == 0 && !replaces) {
@@ -102,7 +130,7 @@ int draft_publish(struct op *op, struct meta_object *o, const struct publication
 	if (r == 0)
 		r = m->ops->object_update(m, o);
 	if (r == 0)
-		r = m->ops->draft_delete(m, o->id);
+		r = m->ops->draft_delete(m, o->id, p->vid);
 	if (r == 0 && replaces)
 		r = op_remove_data(op, &old, true);
 	if (r == 0)
@@ -118,8 +146,8 @@ int draft_publish(struct op *op, struct meta_object *o, const struct publication
 struct resettling {
 	struct timer timer;
 	struct store *st;
-	struct meta_draft draft;
-	bool found;
+	uint64_t object, vid;
+	int failed;
 	struct resettling *prev, *next;
 };
 
@@ -133,26 +161,29 @@ int draft_drop_unsettled(struct op *op, const struct meta_object *o)
 	unsettled.vid = 0;
 	pthread_mutex_lock(&st->lock);
 	DL_FOREACH(st->resettlings, rs)
-		if (rs->draft.object == o->id)
-			unsettled.vid = rs->draft.vid;
+		if (rs->object == o->id)
+			unsettled.vid = rs->vid;
 	pthread_mutex_unlock(&st->lock);
 	return unsettled.vid != 0 ? op_remove_data(op, &unsettled, false) : 0;
 }
 
-static int find_draft(void *arg, const struct meta_draft *d)
-{
-	struct resettling *rs = arg;
-
-	rs->found = d->object == rs->draft.object;
-	if (rs->found)
-		rs->draft = *d;
-	return rs->found;
-}
-
-static void note_settles(struct aftermath *a, uint64_t object, uint64_t vid)
+static void note_settles(struct aftermath *a, uint64_t object, uint64_t vid, int failed)
 {
 	a->settles = object;
 	a->draft = vid;
+	a->failed = failed;
+}
+
+static bool version_is_draft(struct store *st, uint64_t vid)
+{
+	const struct version *v;
+	bool is;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, vid);
+	is = v != NULL && v->role == ROLE_DRAFT;
+	pthread_mutex_unlock(&st->lock);
+	return is;
 }
 
 /* The object was taken back with its draft, before anybody was told that it was recorded: nobody will need the file. */
@@ -167,37 +198,65 @@ static bool is_lost(struct store *st, uint64_t vid)
 	return !in_use && st->meta->ops->object_by_version(st->meta, vid, &o) == -ENOENT;
 }
 
-static void settle_again(struct timer *t)
+/* In its own operation; on failure it is tried again later. */
+static int settle_once(struct store *st, uint64_t object, uint64_t vid, int failed)
 {
-	struct resettling *rs = (struct resettling *)t;
-	struct store *st = rs->st;
-	uint64_t as = 0, vid, object = rs->draft.object;
-	bool lost = false;
+	struct draft_search s = { .object = object };
+	bool lost = false, ours;
+	uint64_t as = 0;
 	struct op op;
 	int r;
 
 	op_begin(&op, st, NULL);
-	pthread_mutex_lock(&st->lock);
-	DL_DELETE(st->resettlings, rs);
-	pthread_mutex_unlock(&st->lock);
-	r = st->meta->ops->draft_list(st->meta, find_draft, rs);
-	if (r > 0 && rs->found && !object_has_draft(st, object)) {
-		r = settle_recorded(&op, &rs->draft, &as);
+	r = st->meta->ops->draft_list(st->meta, compare_draft, &s);
+	ours = r > 0 && s.d.vid == vid && !version_is_draft(st, vid);
+	if (ours) {
+		r = settle_recorded(&op, &s.d, failed, &as);
 		if (r == 0 && op_after(&op) != NULL)
-			note_settles(op.after, object, rs->draft.vid);
+			note_settles(op.after, object, vid, failed);
 		waiters_wake_id(&op, object, 0);
-	} else if (r == 0) {
-		lost = is_lost(st, rs->draft.vid);
+	} else if (r >= 0) {
+		lost = is_lost(st, vid);
+		r = 0;
 	}
-	vid = rs->draft.vid;
-	op_end(&op, r < 0 ? r : 0, META_LATER, NULL);
-	if (r >= 0 && as != 0)
+	op_end(&op, r, META_LATER, NULL);
+	if (r == 0 && as != 0)
 		st->blobs->ops->publish(st->blobs, vid, as);
 	if (lost)
 		st->blobs->ops->remove(st->blobs, vid);
 	if (r < 0)
-		draft_settle_later(st, object, vid);
+		draft_settle_later(st, object, vid, failed);
+	return r;
+}
+
+static void settle_again(struct timer *t)
+{
+	struct resettling *rs = (struct resettling *)t;
+
+	pthread_mutex_lock(&rs->st->lock);
+	DL_DELETE(rs->st->resettlings, rs);
+	pthread_mutex_unlock(&rs->st->lock);
+	settle_once(rs->st, rs->object, rs->vid, rs->failed);
 	free(rs);
+}
+
+void drafts_settle_now(struct store *st)
+{
+	struct resettling *rs, *next, *mine = NULL;
+
+	if (atomic_load(&st->meta->rollbacks) == 0)
+		return;
+	pthread_mutex_lock(&st->lock);
+	DL_FOREACH_SAFE(st->resettlings, rs, next)
+		if (timer_disarm(st->timers, &rs->timer)) {
+			DL_DELETE(st->resettlings, rs);
+			DL_APPEND(mine, rs);
+		}
+	pthread_mutex_unlock(&st->lock);
+	DL_FOREACH_SAFE(mine, rs, next) {
+		settle_once(st, rs->object, rs->vid, rs->failed);
+		free(rs);
+	}
 }
 
 static void drop_resettling(struct timer *t)
@@ -205,7 +264,7 @@ static void drop_resettling(struct timer *t)
 	free(t);
 }
 
-void draft_settle_later(struct store *st, uint64_t object, uint64_t vid)
+void draft_settle_later(struct store *st, uint64_t object, uint64_t vid, int failed)
 {
 	struct resettling *rs = atomic_load(&st->closing) ? NULL : calloc(1, sizeof(*rs));
 
@@ -214,8 +273,9 @@ void draft_settle_later(struct store *st, uint64_t object, uint64_t vid)
 	rs->timer.fire = settle_again;
 	rs->timer.drop = drop_resettling; /* the next start does it */
 	rs->st = st;
-	rs->draft.object = object;
-	rs->draft.vid = vid;
+	rs->object = object;
+	rs->vid = vid;
+	rs->failed = failed;
 	pthread_mutex_lock(&st->lock);
 	DL_APPEND(st->resettlings, rs);
 	pthread_mutex_unlock(&st->lock);
@@ -272,7 +332,7 @@ static int apply(struct op *op, struct meta_object *o, const struct draft_questi
 	if (verdict == DRAFT_PUBLISH)
 		return draft_publish(op, o, p);
 	o->producer_uid = p->uid;
-	r = m->ops->draft_delete(m, o->id);
+	r = m->ops->draft_delete(m, o->id, p->vid);
 	if (r == 0 && (verdict == DRAFT_FAIL || verdict == DRAFT_PEND)) {
 		r = draft_renew_version(op, o);
 		o->state = OBJECT_PENDING;
@@ -327,7 +387,7 @@ int draft_revoke(struct op *op, uint64_t object)
 	pthread_mutex_unlock(&st->lock);
 	if (vid == 0)
 		return 0;
-	r = st->meta->ops->draft_delete(st->meta, object);
+	r = st->meta->ops->draft_delete(st->meta, object, vid);
 	return r == 0 ? op_revoke(op, vid) : r;
 }
 
@@ -472,7 +532,7 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 	if (o.queued > 0)
 		op_turn(op, o.id);
 	if (r == 0 && op_after(op) != NULL)
-		note_settles(op->after, v->object->id, v->vid);
+		note_settles(op->after, v->object->id, v->vid, v->error);
 	return r;
 }
 
@@ -480,6 +540,19 @@ static void poison(struct store *st, struct version *v, int error)
 {
 	pthread_mutex_lock(&st->lock);
 	v->error = error;
+	pthread_mutex_unlock(&st->lock);
+}
+
+void draft_poison(struct store *st, uint64_t vid, int error)
+{
+	struct version *v;
+
+	pthread_mutex_lock(&st->lock);
+	v = version_find(st, vid);
+	if (v != NULL && v->role == ROLE_DRAFT) {
+		v->error = error;
+		v->sealed = false;
+	}
 	pthread_mutex_unlock(&st->lock);
 }
 
@@ -558,7 +631,7 @@ void draft_settle(struct store *st, struct version *v, const struct caller *who)
 	if (settles && r >= 0 && (verdict == DRAFT_PUBLISH || kept != 0))
 		st->blobs->ops->publish(st->blobs, vid, kept != 0 ? kept : vid);
 	if (settles && r < 0)
-		draft_settle_later(st, object, vid);
+		draft_settle_later(st, object, vid, v->error);
 
 	version_release(st, v);
 }

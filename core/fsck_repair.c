@@ -31,7 +31,7 @@ static int drop_draft(struct fsck *c, uint64_t object)
 	for (size_t n = 0; n < c->numbers.n; n++)
 		if (c->numbers.at[n].why == NUMBER_DRAFT && c->numbers.at[n].object == object)
 			c->numbers.at[n].dropped = true;
-	return c->m->ops->draft_delete(c->m, object);
+	return c->m->ops->draft_delete(c->m, object, 0);
 }
 
 static int set_dropped_aside(struct fsck *c, uint64_t object)

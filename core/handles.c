@@ -21,6 +21,20 @@ static void cut_tail(int fd, int64_t size)
 		perror("promisefs: cutting off what was never published");
 }
 
+/* Closed, but not recorded as published yet: it may have grown behind the end of the one before, in the same file. */
+static bool is_unsettled(struct store *st, uint64_t object)
+{
+	struct op op;
+	bool is;
+
+	if (atomic_load(&st->meta->rollbacks) == 0)
+		return false;
+	op_begin(&op, st, NULL);
+	is = draft_recorded(st, object) != 0;
+	op_end(&op, 0, META_READ, NULL);
+	return is;
+}
+
 static int version_fd(struct store *st, struct version *v)
 {
 	bool whole;
@@ -37,7 +51,7 @@ static int version_fd(struct store *st, struct version *v)
 	ours = st->blobs->ops->open_for_user(st->blobs, v->vid);
 	if (ours < 0)
 		return ours;
-	if (whole)
+	if (whole && !is_unsettled(st, v->object->id))
 		cut_tail(ours, size);
 	pthread_mutex_lock(&st->lock);
 	if (v->fd < 0) {
@@ -140,14 +154,18 @@ static int draft_record(struct op *op, struct version *v, const struct stat *byt
 	struct meta_draft d = { .object = v->object->id, .vid = v->vid, .sealed = v->sealed, .fsynced = v->fsynced,
 				.size = bytes->st_size, .mtime = ns_of(&bytes->st_mtim) };
 	struct meta_object o;
+	uint64_t other;
 	int r;
 
 	if (v->object->gone)
 		return 0;
 	r = m->ops->object_get(m, d.object, &o);
+	other = r == 0 ? draft_recorded(op->st, d.object) : 0;
+	if (other != 0 && other != v->vid)
+		r = m->rollback_error; /* ours was taken back, together with how the one before was settled */
 	if (r == 0)
 		r = m->ops->draft_put(m, &d);
-	return r == -ENOENT ? -EIO : r; /* a failed commit has taken the object back */
+	return r == -ENOENT ? v->error != 0 ? -v->error : -EIO : r; /* a failed commit has taken the object back */
 }
 
 static int set_sealed(struct handle *h, const struct caller *who, bool sealed, enum meta_ack ack, struct meta_commit *c)
@@ -166,6 +184,8 @@ static int set_sealed(struct handle *h, const struct caller *who, bool sealed, e
 	v->held_up = false;
 	pthread_mutex_unlock(&h->st->lock);
 	r = draft_record(&op, v, &bytes);
+	if (r == 0 && sealed && op_after(&op) != NULL)
+		op.after->poisons = v->vid; /* close(2) is told, so nothing must come of it */
 	return op_end(&op, r, ack, c);
 }
 
@@ -302,6 +322,8 @@ int store_fsync(struct handle *h, struct meta_commit *c)
 	current = v->role == ROLE_CURRENT && !h->writer;
 	pthread_mutex_unlock(&h->st->lock);
 	r = draft ? draft_record(&op, v, &bytes) : h->writer ? record_in_place(&op, v) : current ? mark_durable(&op, v) : 0;
+	if (r == 0 && draft && op_after(&op) != NULL)
+		op.after->poisons = v->vid;
 	return op_end(&op, r, META_DURABLE, c);
 }
 

@@ -217,6 +217,8 @@ struct aftermath {
 	struct removal *removals; /* data files that nobody will need; versions in use are held open meanwhile */
 	uint64_t settles; /* the object whose draft is settled: to be done again if it cannot be recorded. 0: none */
 	uint64_t draft;   /* its version */
+	int failed;       /* why it is not published, though it was closed or fsynced; 0: by what is recorded of it */
+	uint64_t poisons; /* the draft whose writer is told of it: if it cannot be recorded, the draft has failed. 0: none */
 };
 
 void op_begin(struct op *op, struct store *st, const struct caller *who);
@@ -426,7 +428,12 @@ bool draft_is_untouched(const struct version *v, const struct stat *bytes); /* n
 int draft_renew_version(struct op *op, struct meta_object *o); /* in o only */
 int draft_publish(struct op *op, struct meta_object *o, const struct publication *p);
 int draft_drop_unsettled(struct op *op, const struct meta_object *o); /* o is being deleted */
-void draft_settle_later(struct store *st, uint64_t object, uint64_t vid); /* by what is recorded of it */
+/* The draft that the catalog has of an object; 0: none, or no change was ever taken back, and memory knows it. One that
+ * memory does not know was closed, and could not be recorded as settled yet: it must not be written over. Catalog held. */
+uint64_t draft_recorded(struct store *st, uint64_t object);
+void drafts_settle_now(struct store *st); /* those that are to be settled later; without locks */
+void draft_poison(struct store *st, uint64_t vid, int error); /* a write, or its record, has failed: never published */
+void draft_settle_later(struct store *st, uint64_t object, uint64_t vid, int failed); /* see struct aftermath */
 
 /* aborted.c */
 /* *kept: the version under which the draft's file is to be published, once recorded; 0: there is no place for it */
@@ -472,7 +479,8 @@ int event_record(struct op *op, const char *kind, const char *key, const struct 
 		 const struct process *p, const char *detail);
 
 /* recovery.c */
-int settle_recorded(struct op *op, const struct meta_draft *d, uint64_t *as); /* *as: the version to publish its file as */
+/* failed: a write has; 0: goes by what is recorded. */
+int settle_recorded(struct op *op, const struct meta_draft *d, int failed, uint64_t *as); /* *as: the version to publish its file as */
 int store_recover(struct store *st);
 
 static inline int64_t store_now(struct store *st)

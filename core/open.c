@@ -629,6 +629,7 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 	}
 	if (!o.write && who->via == VIA_OWNER && (*ret = open_in_use(&o)) != NULL)
 		return 0;
+	drafts_settle_now(st);
 	while ((r = open_once(&o)) >= ASK_HOLDS)
 		find_out(&o, r);
 	if (r == STORE_WAITING)

@@ -84,7 +84,7 @@ static int undo_append(struct store *st, const struct meta_object *o)
 	return st->blobs->ops->unshare(st->blobs, o->vid, o->size);
 }
 
-int settle_recorded(struct op *op, const struct meta_draft *d, uint64_t *as)
+int settle_recorded(struct op *op, const struct meta_draft *d, int failed, uint64_t *as)
 {
 	struct store *st = op->st;
 	struct process nobody = { 0 };
@@ -101,6 +101,7 @@ int settle_recorded(struct op *op, const struct meta_draft *d, uint64_t *as)
 		.replaces = o.state == OBJECT_READY,
 		.declared = o.declared,
 		.has_data = st->blobs->ops->stat(st->blobs, d->vid, &bytes) == 0,
+		.error = failed,
 		.killed = !d->sealed || changed_since(d, &bytes),
 		.fsynced = d->fsynced,
 		.death_waits = st->options.producer_death_waits,
@@ -117,7 +118,7 @@ int settle_recorded(struct op *op, const struct meta_draft *d, uint64_t *as)
 	if (r == 0)
 		r = path_of(st, d->object, key);
 	if (r == 0)
-		r = st->meta->ops->draft_delete(st->meta, d->object);
+		r = st->meta->ops->draft_delete(st->meta, d->object, d->vid);
 	if (r == 0)
 		r = settle_unpublished(op, &o, &q, verdict);
 	return r == 0 && draft_keeps_bytes(&q) && bytes.st_size > 0 ? aborted_keep(op, key, &o, d->vid, &bytes, as) : r;
@@ -136,7 +137,7 @@ static int recover_drafts(struct store *st)
 		uint64_t as = 0;
 
 		op_begin(&op, st, NULL);
-		r = settle_recorded(&op, &l.drafts[i], &as);
+		r = settle_recorded(&op, &l.drafts[i], 0, &as);
 		r = op_end(&op, r, META_LATER, NULL);
 		if (r == 0 && as != 0)
 			r = st->blobs->ops->publish(st->blobs, l.drafts[i].vid, as);

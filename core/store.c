@@ -60,10 +60,12 @@ static void after_commit(struct meta_commit *c, int r)
 
 	if (r < 0)
 		garbage_keep(a->st, a->removals);
+	if (r < 0 && a->poisons != 0)
+		draft_poison(a->st, a->poisons, -r);
 	if ((r < 0 || !garbage_take(a->st, a->removals, a->user)) && a->user != NULL)
 		a->user->done(a->user, r);
 	if (a->settles != 0 && r < 0)
-		draft_settle_later(a->st, a->settles, a->draft);
+		draft_settle_later(a->st, a->settles, a->draft, a->failed);
 	free(a);
 }
 
@@ -247,7 +249,11 @@ static void resync(void *arg, int r)
 	HASH_ITER(hh, st->objects, obj, tmp) {
 		struct meta_object o;
 
-		if (st->meta->ops->object_get(st->meta, obj->id, &o) < 0)
+		int got = st->meta->ops->object_get(st->meta, obj->id, &o);
+
+		if (got == -ENOENT && obj->draft != NULL && obj->draft->error == 0)
+			obj->draft->error = -r; /* what was being made is no more */
+		if (got < 0)
 			continue;
 		obj->gone = obj->gone && o.nlink == 0 && o.borrows == 0; /* taken, perhaps */
 		obj->taken = obj->gone;

@@ -215,7 +215,7 @@ struct meta_ops {
 	int (*attribute_list)(struct meta *m, uint64_t object, meta_attribute_fn fn, void *arg);
 
 	int (*draft_put)(struct meta *m, const struct meta_draft *d); /* insert or replace */
-	int (*draft_delete)(struct meta *m, uint64_t object);         /* 0 also when there is none */
+	int (*draft_delete)(struct meta *m, uint64_t object, uint64_t vid); /* vid 0: whichever; 0 also when there is none */
 	int (*draft_list)(struct meta *m, meta_draft_fn fn, void *arg);
 
 	int (*garbage_add)(struct meta *m, uint64_t vid); /* a data file to remove once the commit is recorded */
@@ -297,6 +297,9 @@ struct meta {
 	/* Called after operations were taken back, outside of begin/end; set by core before its first operation. */
 	void (*on_rollback)(void *arg, int r);
 	void *on_rollback_arg;
+	/* How often changes were taken back, and why they were last; changed between begin and end. */
+	_Atomic unsigned rollbacks;
+	int rollback_error;
 };
 
 /* Open the SQLite catalog at path, made when missing, and bring it to this version's schema. On failure returns a

@@ -42,6 +42,7 @@ struct sqlite_catalog {
 	pthread_t worker;
 	bool worker_started, stop, later_wanted, checkpoint_wanted;
 	struct meta_commit *sync_list, **sync_tail;
+	bool wal_suspect; /* the worker's: a sync of the WAL has failed, so what it had may never reach the disk */
 	sqlite3 *checkpoint_db; /* only the worker uses it, so copying pages back blocks nobody */
 
 	atomic_ullong operations, commits, statements;

@@ -525,8 +525,9 @@ static int draft_put(struct meta *m, const struct meta_draft *d)
 	return change(m, STMT_DRAFT_PUT);
 }
 
-static int draft_delete(struct meta *m, uint64_t object)
+static int draft_delete(struct meta *m, uint64_t object, uint64_t vid)
 {
+	bind(statement(m, STMT_DRAFT_DELETE), 2, (int64_t)vid);
 	return change_one(m, STMT_DRAFT_DELETE, object);
 }
 

@@ -40,7 +40,7 @@ STATEMENT(ATTRIBUTE_LIST, "SELECT name, length(value) FROM attribute WHERE objec
 STATEMENT(DRAFT_PUT, "INSERT INTO draft (object, vid, sealed, fsynced, size, mtime) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
 		     " ON CONFLICT (object) DO UPDATE SET vid = excluded.vid, sealed = excluded.sealed,"
 		     " fsynced = excluded.fsynced, size = excluded.size, mtime = excluded.mtime")
-STATEMENT(DRAFT_DELETE, "DELETE FROM draft WHERE object = ?1")
+STATEMENT(DRAFT_DELETE, "DELETE FROM draft WHERE object = ?1 AND (?2 = 0 OR vid = ?2)")
 STATEMENT(DRAFT_LIST, "SELECT object, vid, sealed, fsynced, size, mtime FROM draft WHERE object > 0 ORDER BY object")
 
 STATEMENT(GARBAGE_ADD, "INSERT INTO garbage (vid) VALUES (?1)")

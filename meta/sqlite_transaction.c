@@ -101,8 +101,12 @@ static void add_pending(struct sqlite_catalog *s, struct meta_commit *c, enum me
 		s->pending_since = c->since;
 }
 
-static void roll_back(struct sqlite_catalog *s)
+static void roll_back(struct sqlite_catalog *s, int r)
 {
+	if (s->changed) {
+		s->meta.rollback_error = r;
+		atomic_fetch_add(&s->meta.rollbacks, 1);
+	}
 	if (s->in_transaction && !sqlite3_get_autocommit(s->db))
 		sqlite_step(s, STMT_ROLLBACK);
 	s->in_transaction = s->changed = false;
@@ -186,7 +190,7 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 		list = take_pending(s);
 	}
 	if (r < 0) {
-		roll_back(s);
+		roll_back(s, r);
 		if (list == NULL)
 			list = take_pending(s);
 		pthread_mutex_unlock(&s->lock);
@@ -226,9 +230,31 @@ static void commit_later(struct sqlite_catalog *s)
 	leave(s, true, s->failed);
 }
 
+/* When a sync has failed the kernel may take what it could not write for written, and the next sync says nothing of it.
+ * So the WAL is trusted again only when all of it has been copied to the database, and that was synced. */
+static int copy_all(struct sqlite_catalog *s)
+{
+	int in_wal = 0, copied = 0, rc;
+
+	sqlite_begin(&s->meta);
+	if (s->in_transaction && !s->changed && commit(s) < 0)
+		s->failed = -EIO;
+	rc = sqlite3_wal_checkpoint_v2(s->checkpoint_db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &copied);
+	s->wal_suspect = rc != SQLITE_OK || copied < in_wal;
+	leave(s, false, s->failed);
+	if (rc != SQLITE_OK)
+		return sqlite_errno(s->checkpoint_db, rc);
+	return s->wal_suspect ? -EIO : 0;
+}
+
 static void sync_wal(struct sqlite_catalog *s, struct meta_commit *list)
 {
-	complete(s, list, fdatasync(s->wal_fd) < 0 ? -errno : 0);
+	int r = s->wal_suspect ? copy_all(s) : 0;
+
+	if (r == 0 && fdatasync(s->wal_fd) < 0)
+		r = -errno;
+	s->wal_suspect = s->wal_suspect || r < 0;
+	complete(s, list, r);
 }
 
 /* SQLite counts in ints, and only so that who has the turn may look. */
@@ -247,7 +273,8 @@ static void checkpoint(struct sqlite_catalog *s)
 {
 	int in_wal = 0, copied = 0;
 
-	sqlite3_wal_checkpoint_v2(s->checkpoint_db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &copied);
+	if (sqlite3_wal_checkpoint_v2(s->checkpoint_db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &copied) != SQLITE_OK)
+		s->wal_suspect = true; /* it syncs the WAL first */
 	if (in_wal < WAL_PAGES_FORCED)
 		return;
 	sqlite_begin(&s->meta);

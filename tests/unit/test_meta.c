@@ -551,7 +551,7 @@ static void test_drafts(void **state)
 	begin();
 	d.object = add_object();
 	d.vid = new_id();
-	assert_int_equal(OP(draft_delete)(m, d.object), 0); /* also when there is none */
+	assert_int_equal(OP(draft_delete)(m, d.object, d.vid), 0); /* also when there is none */
 	assert_int_equal(OP(draft_put)(m, &d), 0);
 	d.vid = new_id();
 	d.sealed = false;
@@ -564,7 +564,7 @@ static void test_drafts(void **state)
 	assert_int_equal(c.n, 1);
 	assert_true(c.d[0].object == d.object && c.d[0].vid == d.vid && !c.d[0].sealed && c.d[0].fsynced);
 	assert_true(c.d[0].size == INT64_MAX && c.d[0].mtime == -5);
-	assert_int_equal(OP(draft_delete)(m, d.object), 0);
+	assert_int_equal(OP(draft_delete)(m, d.object, d.vid), 0);
 	assert_int_equal(draft_count(), 0);
 	end_recorded();
 }
