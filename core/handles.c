@@ -116,6 +116,17 @@ int store_make_private(struct handle *h)
 	return shared ? draft_unshare(h->st, v) : 0;
 }
 
+int store_before_write(struct handle *h, int64_t at)
+{
+	struct version *v = h->version;
+	bool shared;
+
+	pthread_mutex_lock(&h->st->lock);
+	shared = v != NULL && v->extends && at < v->start_size;
+	pthread_mutex_unlock(&h->st->lock);
+	return shared ? draft_unshare(h->st, v) : 0;
+}
+
 int store_ftruncate(struct handle *h, int64_t size)
 {
 	int fd = handle_fd(h), r = store_make_private(h);
@@ -138,8 +149,10 @@ static int record_in_place(struct op *op, struct version *v)
 	if (v->object->gone || fstat(v->fd, &bytes) < 0)
 		return 0;
 	r = m->ops->object_get(m, v->object->id, &o);
+	if (r == -ENOENT)
+		return m->rollback_error; /* its making was taken back */
 	if (r < 0)
-		return r == -ENOENT ? 0 : r;
+		return r;
 	if (o.mtime != ns_of(&bytes.st_mtim) && v->blessed_mtime != ns_of(&bytes.st_mtim))
 		r = privileges_after_write(op, &o, v->unprivileged);
 	object_takes(&o, &bytes);

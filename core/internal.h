@@ -168,6 +168,7 @@ struct store {
 
 	struct garbage *garbage;            /* guards itself */
 	struct dir_path *dir_paths;         /* guarded by the catalog */
+	struct timer resync_timer;          /* memory is to be looked through again, as the catalog could not be read */
 	struct timer deadline_timer;        /* for the soonest deadline of all */
 	struct timer aborted_timer;
 	struct timer lease_timer;           /* for the one that expires first */
@@ -218,6 +219,7 @@ struct aftermath {
 	uint64_t settles; /* the object whose draft is settled: to be done again if it cannot be recorded. 0: none */
 	uint64_t draft;   /* its version */
 	int failed;       /* why it is not published, though it was closed or fsynced; 0: by what is recorded of it */
+	uint64_t makes;   /* a version that is whole at once, whose file is published then, or removed. 0: none */
 	uint64_t poisons; /* the draft whose writer is told of it: if it cannot be recorded, the draft has failed. 0: none */
 };
 

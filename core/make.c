@@ -81,14 +81,14 @@ static int insert_empty(struct op *op, uint64_t parent, const char *name, struct
 {
 	struct blobs *blobs = op->st->blobs;
 	char key[PATH_MAX];
-	int r = blobs->ops->create(blobs, o->vid);
+	int fd = blobs->ops->create(blobs, o->vid), r = fd < 0 ? fd : 0;
 
 	o->state = OBJECT_READY;
 	o->version = 1;
-	if (r >= 0) {
-		close(r);
-		r = blobs->ops->publish(blobs, o->vid, o->vid);
-	}
+	if (fd >= 0)
+		close(fd);
+	if (r == 0 && op_after(op) == NULL)
+		r = -ENOMEM;
 	if (r == 0)
 		r = insert_object(op, parent, name, o);
 	if (r == 0)
@@ -97,6 +97,8 @@ static int insert_empty(struct op *op, uint64_t parent, const char *name, struct
 		r = event_record(op, "put", key, o, NULL, NULL);
 	if (r < 0)
 		blobs->ops->remove(blobs, o->vid);
+	else
+		op->after->makes = o->vid;
 	return r;
 }
 
@@ -161,6 +163,20 @@ static int record_create(struct op *op, uint64_t parent, const char *name, uint3
 	return r == 0 ? add_in_memory(op, o, v) : r;
 }
 
+/* The same when it is changed in place, and has no draft that could settle. */
+static void drop_live(struct store *st, const struct caller *who, struct version *v)
+{
+	struct meta_object o;
+	struct op op;
+	int r;
+
+	op_begin(&op, st, who);
+	r = st->meta->ops->object_get(st->meta, v->object->id, &o);
+	if (r == 0)
+		r = object_evict(&op, &o, -EIO);
+	op_end(&op, r == -ENOENT ? 0 : r, META_LATER, NULL);
+}
+
 /* The file of what was recorded. When it cannot be made the draft settles, which takes the record back. */
 static int create_data(struct store *st, const struct caller *who, struct version *v, uint32_t mode, bool live)
 {
@@ -177,6 +193,8 @@ static int create_data(struct store *st, const struct caller *who, struct versio
 	v->blessed_mtime = blessed ? ns_of(&bytes.st_mtim) : 0;
 	v->writers -= fd < 0;
 	pthread_mutex_unlock(&st->lock);
+	if (fd < 0 && live)
+		drop_live(st, who, v);
 	if (fd < 0)
 		draft_settle(st, v, who);
 	return fd < 0 ? fd : 0;
@@ -252,6 +270,8 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 	r = record_create(&op, parent, name, S_IFREG | (mode & 07777), &o, &v);
 	if (r == 0)
 		lifetime_entry_until(st, &o, &until);
+	if (r == 0 && o.live && op_after(&op) != NULL)
+		op.after->makes = o.vid;
 	op_end(&op, r, META_LATER, NULL);
 	if (r == 0)
 		r = create_data(st, who, v, o.mode, o.live);

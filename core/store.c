@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define RESYNC_NS 200000000LL
+
 void op_begin(struct op *op, struct store *st, const struct caller *who)
 {
 	*op = (struct op){ .st = st, .who = who };
@@ -62,6 +64,10 @@ static void after_commit(struct meta_commit *c, int r)
 		garbage_keep(a->st, a->removals);
 	if (r < 0 && a->poisons != 0)
 		draft_poison(a->st, a->poisons, -r);
+	if (a->makes != 0 && r < 0)
+		a->st->blobs->ops->remove(a->st->blobs, a->makes);
+	else if (a->makes != 0)
+		a->st->blobs->ops->publish(a->st->blobs, a->makes, a->makes); /* it is found in either place */
 	if ((r < 0 || !garbage_take(a->st, a->removals, a->user)) && a->user != NULL)
 		a->user->done(a->user, r);
 	if (a->settles != 0 && r < 0)
@@ -237,15 +243,33 @@ int end_and_wait(struct meta *m, enum meta_ack ack)
 	return w.result;
 }
 
+struct taken_back {
+	struct store *st;
+	int error;
+};
+
+/* A draft that began together with how the one before was settled, and was taken back with it. It may have the wrong start. */
+static int fail_overtaken(void *arg, const struct meta_draft *d)
+{
+	const struct taken_back *t = arg;
+	struct object *obj = object_find(t->st, d->object);
+
+	if (obj != NULL && obj->draft != NULL && obj->draft->vid != d->vid && obj->draft->error == 0)
+		obj->draft->error = t->error;
+	return 0;
+}
+
 /* Operations were taken back: what memory believes of names that went away may be wrong. */
 static void resync(void *arg, int r)
 {
 	struct store *st = arg;
 	struct object *obj, *tmp;
+	bool again;
 	struct op op;
 
 	op_begin(&op, st, NULL);
 	pthread_mutex_lock(&st->lock);
+	again = st->meta->ops->draft_list(st->meta, fail_overtaken, &(struct taken_back){ st, -r }) < 0;
 	HASH_ITER(hh, st->objects, obj, tmp) {
 		struct meta_object o;
 
@@ -253,6 +277,7 @@ static void resync(void *arg, int r)
 
 		if (got == -ENOENT && obj->draft != NULL && obj->draft->error == 0)
 			obj->draft->error = -r; /* what was being made is no more */
+		again = again || (got < 0 && got != -ENOENT);
 		if (got < 0)
 			continue;
 		obj->gone = obj->gone && o.nlink == 0 && o.borrows == 0; /* taken, perhaps */
@@ -269,6 +294,15 @@ static void resync(void *arg, int r)
 	usage_recount(st);
 	waiters_wake_absents(&op); /* what they await may be there again */
 	op_end(&op, 0, META_READ, NULL);
+	if (again)
+		timer_arm(st->timers, &st->resync_timer, timers_now() + RESYNC_NS);
+}
+
+static void resync_again(struct timer *t)
+{
+	struct store *st = (struct store *)((char *)t - offsetof(struct store, resync_timer));
+
+	resync(st, st->meta->rollback_error);
 }
 
 static int make_root(struct meta *m, uint64_t id, uint32_t mode)
@@ -379,6 +413,7 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	if (r == 0)
 		r = garbage_start(st);
 	if (r == 0) {
+		st->resync_timer.fire = resync_again;
 		meta->on_rollback_arg = st;
 		meta->on_rollback = resync;
 		waiters_start(st);

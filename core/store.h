@@ -360,6 +360,7 @@ bool handle_begins(const struct handle *h); /* it writes what has had no version
 bool handle_is_final(const struct handle *h); /* its bytes never change again */
 /* Before its file is changed in any way but by appending to it. May copy. */
 int store_make_private(struct handle *h);
+int store_before_write(struct handle *h, int64_t at); /* the same when it is none that appends */
 /* A writer or an inheritor closes a descriptor of h. */
 int store_flush(struct handle *h, const struct caller *who, struct meta_commit *c);
 /* Record what was just flushed as failed: nothing will be published. */

@@ -53,12 +53,15 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 static ssize_t write_data(struct file *f, struct fuse_bufvec *in, off_t off, bool appends)
 {
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(in));
-	int fd = handle_fd(f->h);
+	int fd = handle_fd(f->h), r;
 
 	if (fd < 0)
 		return fd;
 	if (f->detour && appends)
 		return detour_append(fd, in);
+	r = store_before_write(f->h, off);
+	if (r < 0)
+		return r;
 	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
 	out.buf[0].fd = fd;
 	out.buf[0].pos = off;

@@ -172,6 +172,7 @@ struct truncation {
 	struct fs *fs;
 	enum via via;
 	enum view view;
+	struct entry before; /* for the answer, if it can be closed, but not be looked at afterwards */
 };
 
 static void truncated(struct meta_commit *c, int r)
@@ -181,24 +182,31 @@ static void truncated(struct meta_commit *c, int r)
 	fuse_ino_t ino = handle_vid(t->h);
 	struct entry e;
 	struct stat st;
+	double timeout = 0;
 
 	if (r < 0)
 		store_poison(t->h, -r);
 	store_release(t->h);
-	if (r == 0)
-		r = store_getattr(t->fs->store, &nobody, ino, &e);
-	if (r < 0)
-		fuse_reply_err(t->reply.req, -r);
-	else
-		fuse_reply_attr(t->reply.req, &st, reply_attr(t->view, &e, &st));
+	if (r < 0) {
+		fuse_reply_err(t->reply.req, r == -EBADMSG ? EIO : -r);
+	} else {
+		if (store_getattr(t->fs->store, &nobody, ino, &e) == 0)
+			timeout = reply_attr(t->view, &e, &st);
+		else
+			reply_attr(t->view, &t->before, &st);
+		fuse_reply_attr(t->reply.req, &st, timeout);
+	}
 	free(t);
 }
 
 static void cut(struct open_request *rq, struct handle *h)
 {
 	struct truncation *t = calloc(1, sizeof(*t));
+	const struct caller nobody = { .via = rq->who.via };
 	int r = t == NULL ? -ENOMEM : store_ftruncate(h, rq->size);
 
+	if (r == 0)
+		r = store_getattr(rq->fs->store, &nobody, handle_vid(h), &t->before);
 	if (r < 0) {
 		store_poison(h, -r);
 		store_release(h);

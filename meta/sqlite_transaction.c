@@ -183,6 +183,7 @@ static bool somebody_will_commit(struct sqlite_catalog *s)
 static void leave(struct sqlite_catalog *s, bool force, int failed)
 {
 	struct meta_commit *list = NULL;
+	bool lost;
 	int r = failed;
 
 	if (r == 0 && (force || (s->pending_count > 0 && !somebody_will_commit(s)))) {
@@ -190,12 +191,13 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 		list = take_pending(s);
 	}
 	if (r < 0) {
-		roll_back(s, r);
 		if (list == NULL)
 			list = take_pending(s);
+		lost = s->changed || list != NULL; /* what could only not be read leaves everything as it was */
+		roll_back(s, r);
 		pthread_mutex_unlock(&s->lock);
 		complete(s, list, r);
-		if (s->meta.on_rollback != NULL)
+		if (lost && s->meta.on_rollback != NULL)
 			s->meta.on_rollback(s->meta.on_rollback_arg, r);
 		return;
 	}
