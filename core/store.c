@@ -442,6 +442,7 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 		store_close(st);
 		return r;
 	}
+	meta->serving = true;
 	*ret = st;
 	return 0;
 }

@@ -232,7 +232,7 @@ int views_future_begin(struct file *f, const struct caller *who)
 	struct store *st = f->fs->store;
 	struct handle *h = NULL;
 	uint64_t vid = 0;
-	int r;
+	int r, prepared = 0;
 
 	pthread_mutex_lock(&f->lock); /* one of those who write at once */
 	if (f->h != NULL) {
@@ -242,8 +242,9 @@ int views_future_begin(struct file *f, const struct caller *who)
 	do {
 		r = store_open(st, who, node_id(f->ino), O_WRONLY, NULL, &h, &vid);
 		if (r == STORE_PREPARE)
-			r = store_prepare(st, vid) < 0 ? -EIO : STORE_PREPARE;
-	} while (r == STORE_PREPARE);
+			prepared = store_prepare(st, vid);
+	} while (r == STORE_PREPARE && prepared == 0);
+	r = prepared < 0 ? prepared : r;
 	if (r == 0) {
 		f->h = h;
 		store_changed_unseen(st, node_id(f->ino));

@@ -300,6 +300,7 @@ struct meta {
 	/* How often changes were taken back, and why they were last; changed between begin and end. */
 	_Atomic unsigned rollbacks;
 	int rollback_error;
+	bool serving; /* set by core: whoever asks now is told EIO, not -EBADMSG, when what is read makes no sense */
 };
 
 /* Open the SQLite catalog at path, made when missing, and bring it to this version's schema. On failure returns a

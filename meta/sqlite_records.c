@@ -57,6 +57,8 @@ int sqlite_step(struct sqlite_catalog *s, enum statement which)
 		return SQLITE_ROW;
 	r = rc == SQLITE_DONE ? SQLITE_DONE : sqlite_errno(s->db, sqlite3_extended_errcode(s->db));
 	sqlite3_reset(st);
+	if (r == -EBADMSG && s->meta.serving)
+		r = -EIO;
 	if (r < 0 && r != -EEXIST && s->failed == 0)
 		s->failed = r;
 	return r;
