@@ -563,6 +563,8 @@ static void unsettled_woken(struct waiter *w, int r)
 	}
 	if (r == STORE_WAITING)
 		return;
+	if (r == 0 && h->takes)
+		r = once_recorded(h);
 	store_wait_over(h->st, w);
 	h->failed = r == -ESTALE ? -ECANCELED : r;
 	h->told.done = settled;
@@ -598,6 +600,19 @@ static int give_unsettled(struct handle *h, int r, struct handle **ret)
 	return 0;
 }
 
+static int end_looking(struct handle *h, struct op *op, int r, struct handle **ret)
+{
+	op_end(op, r < 0 ? r : 0, r == 0 && h->takes ? META_LATER : META_READ, NULL);
+	if (r != 0 || !h->takes)
+		return give_unsettled(h, r, ret);
+	h->unsettled = false;
+	*ret = h;
+	r = once_recorded(h);
+	if (r < 0)
+		store_release(h);
+	return r;
+}
+
 int store_open_unsettled(struct store *st, const struct caller *who, uint64_t node, int flags, struct handle **ret)
 {
 	struct handle *h = new_unsettled(st, who, node, flags);
@@ -616,8 +631,7 @@ int store_open_unsettled(struct store *st, const struct caller *who, uint64_t no
 		r = look_at(h, &op);
 		subject_put(st, &s);
 	}
-	op_end(&op, r < 0 ? r : 0, h->takes ? META_LATER : META_READ, NULL);
-	return give_unsettled(h, r, ret);
+	return end_looking(h, &op, r, ret);
 }
 
 int store_await_unsettled(struct store *st, const struct caller *who, uint64_t parent, const char *name, int flags,
@@ -632,8 +646,7 @@ int store_await_unsettled(struct store *st, const struct caller *who, uint64_t p
 	h->parent = parent;
 	op_begin_named(&op, st, who);
 	r = look_at(h, &op);
-	op_end(&op, r < 0 ? r : 0, h->takes ? META_LATER : META_READ, NULL);
-	return give_unsettled(h, r, ret);
+	return end_looking(h, &op, r, ret);
 }
 
 int handle_settled(struct handle *h)

@@ -361,6 +361,7 @@ void usage_forget_all(struct store *st);
 /* once.c */
 bool once_takes(const struct meta_object *o, enum via via, bool write); /* does such an open take it? */
 int once_take(struct op *op, struct meta_object *o); /* catalog held */
+int once_recorded(struct handle *h); /* whoever gets it must be the only one, so that it was taken is recorded first; without locks */
 void once_flush(struct handle *h, const struct caller *who, const struct process *closer, struct meta_commit *c);
 void once_release(struct handle *h); /* without locks; before h's version is given up */
 int once_recover(struct store *st);  /* what was being read when the daemon ended */

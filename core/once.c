@@ -148,8 +148,26 @@ static int go_back(struct op *op, struct meta_object *o)
 
 /* The consumer */
 
+int once_recorded(struct handle *h)
+{
+	int r = record_now(h->st, META_RECORDED);
+
+	if (r < 0)
+		h->takes = false; /* it is back by that */
+	return r;
+}
+
+/* Catalog held. -EIO: that was taken back, and it has its names again. */
+static int get_taken(struct handle *h, struct meta_object *o)
+{
+	int r = h->st->meta->ops->object_get(h->st->meta, h->object_id, o);
+
+	return r == 0 && o->nlink > 0 ? -EIO : r;
+}
+
 void once_flush(struct handle *h, const struct caller *who, const struct process *closer, struct meta_commit *c)
 {
+	struct meta_object o;
 	struct op op;
 	int r;
 
@@ -158,7 +176,9 @@ void once_flush(struct handle *h, const struct caller *who, const struct process
 	h->closed = true;
 	pthread_mutex_unlock(&h->st->lock);
 	op_begin(&op, h->st, who);
-	r = h->st->meta->ops->taken_done(h->st->meta, h->object_id, closer->fate != FATE_KILLED);
+	r = get_taken(h, &o);
+	if (r == 0 || r == -ENOENT) /* it may have been evicted meanwhile */
+		r = h->st->meta->ops->taken_done(h->st->meta, h->object_id, closer->fate != FATE_KILLED);
 	if (op_end(&op, r, META_RECORDED, c) < 0)
 		c->done(c, r);
 }
@@ -174,10 +194,10 @@ void once_release(struct handle *h)
 
 	op_begin(&op, st, &who);
 	op.process = h->closer;
-	r = st->meta->ops->object_get(st->meta, h->object_id, &o);
+	r = get_taken(h, &o);
 	if (r == 0)
 		r = back ? go_back(&op, &o) : object_delete(&op, &o, -ENOENT);
-	op_end(&op, r == -ENOENT ? 0 : r, META_LATER, NULL); /* what cannot be recorded, the next start does */
+	op_end(&op, r == -ENOENT || r == -EIO ? 0 : r, META_LATER, NULL); /* what cannot be recorded, the next start does */
 }
 
 /* After the end of a daemon */

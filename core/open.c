@@ -636,6 +636,10 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 		return r; /* by now the waiter may have been woken, and everything that belongs to it be gone */
 	*ret = o.handle;
 	*prepare_vid = o.prepare;
+	if (r == 0 && o.handle->takes && (r = once_recorded(o.handle)) < 0) {
+		store_release(o.handle);
+		*ret = NULL;
+	}
 	if (r == 0 && o.write && (flags & O_TRUNC) != 0 && o.handle->writer) {
 		r = store_ftruncate(o.handle, 0);
 		if (r < 0) {

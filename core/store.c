@@ -259,6 +259,14 @@ static int fail_overtaken(void *arg, const struct meta_draft *d)
 	return 0;
 }
 
+/* Timers may have missed their turn; and what is memory to believe? */
+static void resync_later(void *arg)
+{
+	struct store *st = arg;
+
+	timer_arm(st->timers, &st->resync_timer, timers_now() + RESYNC_NS);
+}
+
 /* Operations were taken back: what memory believes of names that went away may be wrong. */
 static void resync(void *arg, int r)
 {
@@ -295,7 +303,7 @@ static void resync(void *arg, int r)
 	waiters_wake_absents(&op); /* what they await may be there again */
 	op_end(&op, 0, META_READ, NULL);
 	if (again)
-		timer_arm(st->timers, &st->resync_timer, timers_now() + RESYNC_NS);
+		resync_later(st);
 }
 
 static void resync_again(struct timer *t)
@@ -416,6 +424,7 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 		st->resync_timer.fire = resync_again;
 		meta->on_rollback_arg = st;
 		meta->on_rollback = resync;
+		meta->on_failure = resync_later;
 		waiters_start(st);
 		intents_start(st);
 		r = make_roots(st);
@@ -519,6 +528,7 @@ void store_stop(struct store *st)
 		timers_stop(st->timers);
 	garbage_stop(st);
 	st->meta->on_rollback = NULL;
+	st->meta->on_failure = NULL;
 }
 
 void store_clock_was_set(struct store *st)

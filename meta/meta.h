@@ -296,6 +296,7 @@ struct meta {
 	const struct meta_ops *ops;
 	/* Called after operations were taken back, outside of begin/end; set by core before its first operation. */
 	void (*on_rollback)(void *arg, int r);
+	void (*on_failure)(void *arg); /* the same when nothing was taken back, but something could not be read */
 	void *on_rollback_arg;
 	/* How often changes were taken back, and why they were last; changed between begin and end. */
 	_Atomic unsigned rollbacks;

@@ -183,7 +183,7 @@ static bool somebody_will_commit(struct sqlite_catalog *s)
 static void leave(struct sqlite_catalog *s, bool force, int failed)
 {
 	struct meta_commit *list = NULL;
-	bool lost;
+	bool lost, unread;
 	int r = failed;
 
 	if (r == 0 && (force || (s->pending_count > 0 && !somebody_will_commit(s)))) {
@@ -193,12 +193,15 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 	if (r < 0) {
 		if (list == NULL)
 			list = take_pending(s);
+		unread = s->failed != 0;
 		lost = s->changed || list != NULL; /* what could only not be read leaves everything as it was */
 		roll_back(s, r);
 		pthread_mutex_unlock(&s->lock);
 		complete(s, list, r);
 		if (lost && s->meta.on_rollback != NULL)
 			s->meta.on_rollback(s->meta.on_rollback_arg, r);
+		else if (unread && s->meta.on_failure != NULL)
+			s->meta.on_failure(s->meta.on_rollback_arg);
 		return;
 	}
 	if (s->pending_count == 0 && (s->changed || s->pending != NULL))
