@@ -115,11 +115,20 @@ static void configure_library(void)
 	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }
 
+/* The last connection that is closed copies the log into the database and deletes it. SQLite (3.40 and others) deletes it
+ * also when it could not be copied because the shared memory could not be opened. So that is done by us, see close_log. */
+void sqlite_keep_log(sqlite3 *db)
+{
+	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+}
+
 static int open_connection(const char *path, sqlite3 **db)
 {
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
 	int rc = sqlite3_open_v2(path, db, flags, NULL);
 
+	if (rc == SQLITE_OK)
+		sqlite_keep_log(*db);
 	return rc == SQLITE_OK ? 0 : sqlite_errno(*db, rc);
 }
 
@@ -147,6 +156,13 @@ static int first_commit(struct sqlite_catalog *s)
 	return r < 0 ? r : 0;
 }
 
+/* When all of it has been copied it may be deleted. Otherwise the next one who opens it goes on with it. */
+static void close_log(struct sqlite_catalog *s)
+{
+	if (sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) == SQLITE_OK)
+		sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+}
+
 static void close_catalog(struct meta *m)
 {
 	struct sqlite_catalog *s = catalog_of(m);
@@ -157,6 +173,8 @@ static void close_catalog(struct meta *m)
 	for (int i = 0; i < STATEMENT_COUNT; i++)
 		sqlite3_finalize(s->stmt[i]);
 	sqlite3_close(s->checkpoint_db);
+	if (s->opened)
+		close_log(s);
 	sqlite3_close(s->db);
 	if (s->wal_fd >= 0)
 		close(s->wal_fd);
@@ -258,6 +276,7 @@ int meta_sqlite_open(const char *path, struct meta **ret, const char **why)
 		r = configure(s->checkpoint_db);
 	if (r == 0)
 		r = sqlite_worker_start(s);
+	s->opened = r == 0;
 	umask(mask);
 	if (r < 0) {
 		if (*why == NULL)
@@ -277,6 +296,7 @@ static int open_reading(struct sqlite_catalog *s, const char *path, const char *
 
 	if (rc != SQLITE_OK)
 		return sqlite_errno(s->db, rc);
+	sqlite_keep_log(s->db);
 	sqlite3_busy_timeout(s->db, BUSY_TIMEOUT_MS);
 	r = pragma_int(s->db, "PRAGMA page_count", &pages);
 	if (r == 0 && pages == 0)

@@ -35,6 +35,7 @@ struct sqlite_catalog {
 	unsigned changes; /* operations since the last commit that changed something */
 	uint64_t next_id, id_limit;
 	uint64_t events_since_prune;
+	bool opened; /* for writing, and all was well */
 	int wal_fd; /* for making commits durable; the WAL file stays the same one while the catalog is open */
 
 	pthread_mutex_t work_lock;
@@ -61,6 +62,8 @@ int sqlite_step(struct sqlite_catalog *s, enum statement which); /* SQLITE_ROW, 
 int sqlite_reserve_ids(struct sqlite_catalog *s);
 void sqlite_read_object(sqlite3_stmt *st, struct meta_object *o);
 void sqlite_read_name(sqlite3_stmt *st, int column, struct meta_dentry *d);
+
+void sqlite_keep_log(sqlite3 *db); /* sqlite.c */
 
 /* sqlite_upkeep.c */
 void sqlite_upkeep_ops(struct meta_ops *ops); /* fills in the calls for looking at a whole store */

@@ -17,6 +17,9 @@ static int open_source(const char *path, sqlite3 **db)
 	int rc = sqlite3_open_v2(path, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_EXRESCODE, NULL);
 
 	if (rc == SQLITE_OK)
+		sqlite_keep_log(*db);
+
+	if (rc == SQLITE_OK)
 		sqlite3_busy_timeout(*db, 5000);
 	return rc == SQLITE_OK ? 0 : sqlite_errno(*db, rc);
 }
