@@ -18,7 +18,6 @@ static int open_source(const char *path, sqlite3 **db)
 
 	if (rc == SQLITE_OK)
 		sqlite_keep_log(*db);
-
 	if (rc == SQLITE_OK)
 		sqlite3_busy_timeout(*db, 5000);
 	return rc == SQLITE_OK ? 0 : sqlite_errno(*db, rc);

@@ -552,6 +552,8 @@ def is_in_sample(config, play, error, mode, data_path):
 
 
 def test_sweep(request, rig, play, error, mode, data_path):
+    if play == "read" and error == errno.ENOSPC:
+        pytest.skip("reading takes no space")
     if not is_in_sample(request.config, play, error, mode, data_path):
         pytest.skip("not in the sample; --faults-all")
     sweep(rig, request.config, play, mode)
@@ -709,7 +711,9 @@ def test_first_mount(request, outside, error, mode):
         outside.faults.off()
         found = one_line(done, "mount") if done.returncode else []
         if done.returncode == 0:
-            promisefs("umount", mount.root, timeout=30)
+            unmounted = promisefs("umount", mount.root, timeout=30)
+            found += [] if unmounted.returncode == 0 else [unmounted.stderr]
+        assert not is_mounted(mount.root), (n, outside.faults.last, done, found)
         mount.start()
         (mount.root / "key").write_bytes(OLD)
         mount.stop(DEADLINE)
@@ -787,7 +791,7 @@ def test_repair(request, outside, error, mode):
     outside.fill()
     assert outside.is_whole() == []
     files = sorted((outside.store / "data").rglob("*"), key=lambda path: path.stat().st_size)
-    (outside.store / "data/00").mkdir(exist_ok=True)
+    (outside.store / "data/00").mkdir(0o700, exist_ok=True)
     shutil.copy(files[-1], outside.store / "data/00/00000000deadbe00")
     base = sqlite3.connect(outside.store / "catalog.db")
     base.execute("update object set nlink = 5 where state = 3 and size = ?", (len(OLD),))
