@@ -511,6 +511,13 @@ static int complete(struct backup *b)
 
 /* Where to */
 
+static int write_marker(struct backup *b, int fd, const char *text)
+{
+	ssize_t n = pwrite(fd, text, strlen(text), 0);
+
+	return n == (ssize_t)strlen(text) ? 0 : fail_to(b, n < 0 ? -errno : -ENOSPC);
+}
+
 static int read_identity(struct backup *b, char uuid[static 64])
 {
 	struct meta *m;
@@ -556,11 +563,13 @@ static int mark(struct backup *b)
 		return fail(b, -EEXIST, "name a new directory", "it is not empty");
 	if (fd < 0) {
 		fd = openat(b->to, BACKUP_MARKER, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		r = fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text) ? fail_to(b, -errno) : 0;
+		r = fd < 0 ? fail_to(b, -errno) : write_marker(b, fd, text);
 	} else {
 		n = read(fd, there, sizeof(there) - 1);
 		there[n > 0 ? n : 0] = '\0';
-		if (strcmp(there, text) != 0)
+		if (n >= 0 && n < (ssize_t)strlen(text) && strncmp(there, text, (size_t)n) == 0)
+			r = write_marker(b, fd, text); /* a disk that was full: nothing was copied behind it */
+		else if (strcmp(there, text) != 0)
 			r = fail(b, -EEXIST, "name a new directory, or remove this one", "it has an unfinished copy of another store");
 		else if (faccessat(b->to, "catalog.db", F_OK, 0) == 0)
 			r = fail(b, -EEXIST, "name a new directory", "it is a complete copy already");
