@@ -28,7 +28,7 @@ void object_as_draft(struct meta_object *o, const struct version *d, const struc
 static void overlay(struct store *st, struct subject *s)
 {
 	struct version *v = s->v;
-	bool draft = false;
+	bool draft = false, unrecorded;
 	struct stat bytes;
 	int fd;
 
@@ -37,11 +37,13 @@ static void overlay(struct store *st, struct subject *s)
 		s->o.nlink = 0;
 	fd = v != NULL && (v->role == ROLE_DRAFT || v->aborted || s->o.live) ? v->fd : -1;
 	draft = v != NULL && v->role == ROLE_DRAFT;
-	if (v != NULL && v->role == ROLE_OLD) {
+	/* Who has waited for it reads it already, but that it was published could not be recorded yet. */
+	unrecorded = v != NULL && v->role == ROLE_CURRENT && !v->live && s->o.state == OBJECT_WRITING;
+	if (unrecorded || (v != NULL && v->role == ROLE_OLD)) {
 		s->o.size = v->size;
 		s->o.mtime = v->mtime;
 		s->o.blocks = v->blocks;
-		s->o.nlink = 0;
+		s->o.nlink = unrecorded ? s->o.nlink : 0;
 	}
 	pthread_mutex_unlock(&st->lock);
 	if (fd >= 0 ? fstat(fd, &bytes) < 0 : !s->o.live || !is_file(&s->o) ||

@@ -249,7 +249,7 @@ static int copy_all(struct sqlite_catalog *s)
 	leave(s, false, s->failed);
 	if (rc != SQLITE_OK)
 		return sqlite_errno(s->checkpoint_db, rc);
-	return s->wal_suspect ? -EIO : 0;
+	return s->wal_suspect ? -EIO : 0; /* somebody reads an old state of it */
 }
 
 static void sync_wal(struct sqlite_catalog *s, struct meta_commit *list)
