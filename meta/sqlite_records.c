@@ -142,6 +142,14 @@ static int new_id(struct meta *m, uint64_t *id)
 
 /* Objects */
 
+/* A damaged row may have nothing where there must be something. */
+static const char *text_of(sqlite3_stmt *st, int column)
+{
+	const unsigned char *text = sqlite3_column_text(st, column);
+
+	return text != NULL ? (const char *)text : "";
+}
+
 void sqlite_read_object(sqlite3_stmt *st, struct meta_object *o)
 {
 	int c = 0;
@@ -168,7 +176,7 @@ void sqlite_read_object(sqlite3_stmt *st, struct meta_object *o)
 	o->deadline = sqlite3_column_int64(st, c++);
 	o->producer_pid = sqlite3_column_int(st, c++);
 	o->producer_uid = (uint32_t)sqlite3_column_int64(st, c++);
-	strncpy(o->producer_command, (const char *)sqlite3_column_text(st, c++), META_COMMAND_MAX - 1);
+	strncpy(o->producer_command, text_of(st, c++), META_COMMAND_MAX - 1);
 	o->producer_command[META_COMMAND_MAX - 1] = '\0';
 	o->lifetime = (uint64_t)sqlite3_column_int64(st, c++);
 	o->borrows = sqlite3_column_int64(st, c++);
@@ -505,7 +513,7 @@ static int attribute_row(void *ctx, sqlite3_stmt *st)
 {
 	struct attribute_walk *w = ctx;
 
-	return w->fn(w->arg, (const char *)sqlite3_column_text(st, 0), (size_t)sqlite3_column_int64(st, 1));
+	return w->fn(w->arg, text_of(st, 0), (size_t)sqlite3_column_int64(st, 1));
 }
 
 static int attribute_list(struct meta *m, uint64_t object, meta_attribute_fn fn, void *arg)
@@ -954,7 +962,7 @@ static int event_row(void *ctx, sqlite3_stmt *st)
 	struct meta_event e = {
 		.id = (uint64_t)sqlite3_column_int64(st, 0),
 		.at = sqlite3_column_int64(st, 1),
-		.kind = (const char *)sqlite3_column_text(st, 2),
+		.kind = text_of(st, 2),
 		.key = sqlite3_column_blob(st, 3),
 		.key_len = (size_t)sqlite3_column_bytes(st, 3),
 		.object = (uint64_t)sqlite3_column_int64(st, 4),
@@ -964,7 +972,7 @@ static int event_row(void *ctx, sqlite3_stmt *st)
 		.detail = (const char *)sqlite3_column_text(st, 9),
 	};
 
-	strncpy(e.command, (const char *)sqlite3_column_text(st, 8), META_COMMAND_MAX - 1);
+	strncpy(e.command, text_of(st, 8), META_COMMAND_MAX - 1);
 	return w->fn(w->arg, &e);
 }
 

@@ -23,7 +23,7 @@ def pytest_addoption(parser):
     parser.addoption("--stress-seed", type=int, default=None, help="replay a stress test with this seed")
     parser.addoption("--model-steps", type=int, default=20_000, help="steps of the comparison with the model (20000)")
     parser.addoption("--model-seed", type=int, default=1, help="make other steps, or replay a run (1)")
-    parser.addoption("--fuzz-seconds", type=float, default=3, help="how long each fuzz test runs (3)")
+    parser.addoption("--fuzz-seconds", type=float, default=3, help="how long each fuzz test and each fuzzer runs (3)")
     parser.addoption("--fuzz-seed", type=int, default=None, help="replay a fuzz test from this seed on")
     parser.addoption("--faults-all", action="store_true", help="let every single system call below the daemon fail")
     parser.addoption("--faults-n", type=int, default=None, help="only the one with this number")

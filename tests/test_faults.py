@@ -418,6 +418,7 @@ class Rig:
         self.mnt, self.faults, self.error = mnt, faults, error
         self.stages = []
         self.wrong = []
+        self.cannot_remove = False
         mnt.put("bystander", BIG)
         os.mkdir(mnt / "dir")
         mnt.put("dir/bystander", OLD)
@@ -494,10 +495,14 @@ class Rig:
         deadline = time.monotonic() + 3
         while (left := complaints(mount)) and time.monotonic() < deadline:
             time.sleep(0.05)
+        left = [line for line in left if not self.cannot_remove or "belongs to no object" not in line]
         self.wrong += [f"left over: {line}" for line in left]
 
     def fsck(self, *options):
         done = promisefs("fsck", *options, self.mnt.mount.store, timeout=60)
+        lines = [line for line in done.stdout.splitlines() if re.match(r"\w+: ", line)]
+        if self.cannot_remove and all("a data file belongs to no object" in line for line in lines):
+            return []
         return [] if done.returncode == 0 else [f"fsck {' '.join(options)}: {done.stdout} {done.stderr}"]
 
 
@@ -537,6 +542,8 @@ def sweep(rig, config, play, mode):
         hits += 1
         n += every
     assert hits > 0, "nothing has failed"
+    # The file of one that is changed in place is where it stays: fsck finds what could neither be recorded nor removed.
+    rig.cannot_remove = play == "log_that_is_tailed" and mode == ON
     rig.come_to_an_end()
     report(config, play, rig, hits)
     assert not rig.wrong, "\n" + "\n".join(rig.wrong)
