@@ -68,6 +68,8 @@ static int check_identity(sqlite3 *db, int version, const char **why)
 		*why = "it is an SQLite database, but not a catalog of promisefs";
 		return -EBADMSG;
 	}
+	if (version < 0)
+		return -EBADMSG;
 	if (version > META_SCHEMA_VERSION) {
 		static _Thread_local char newer[160];
 
