@@ -178,7 +178,9 @@ static int draft_record(struct op *op, struct version *v, const struct stat *byt
 		r = m->rollback_error; /* ours was taken back, together with how the one before was settled */
 	if (r == 0)
 		r = m->ops->draft_put(m, &d);
-	return r == -ENOENT ? v->error != 0 ? -v->error : -EIO : r; /* a failed commit has taken the object back */
+	if (r == -ENOENT) /* a failed commit has taken the object back */
+		r = v->error != 0 ? -v->error : atomic_load(&m->rollbacks) > 0 ? m->rollback_error : -EIO;
+	return r;
 }
 
 static int set_sealed(struct handle *h, const struct caller *who, bool sealed, enum meta_ack ack, struct meta_commit *c)
