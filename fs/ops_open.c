@@ -72,10 +72,11 @@ static void answer_failure(struct work *w)
 	free(rq);
 }
 
-/* Who has waited finds the key as it is then. */
+/* Who has waited finds the key as it is then. Not so truncate(2): it has the kernel's lock of the file, for which unlink(2)
+ * or rename(2) may wait that has the lock of the directory, for which the names wait to be forgotten. */
 static void fail(struct open_request *rq, int error)
 {
-	bool after_names = rq->interrupt.id != 0 && error != EINTR;
+	bool after_names = rq->interrupt.id != 0 && error != EINTR && !rq->truncates;
 
 	finish(rq);
 	file_free(rq->file);
