@@ -88,7 +88,7 @@ int store_getattr(struct store *st, const struct caller *who, uint64_t node, str
 	int r;
 
 	op_begin(&op, st, NULL);
-	r = subject_get_via(st, who->via, node, &s);
+	r = subject_get_for(st, who, node, &s);
 	if (r == -ENOENT && who->via != VIA_OWNER)
 		r = subject_get_dropped(st, who->via, node, &s);
 	if (r == 0) {
@@ -100,10 +100,7 @@ int store_getattr(struct store *st, const struct caller *who, uint64_t node, str
 		r = departed_get(st, node, &e->o);
 	}
 	op_end(&op, 0, META_READ, NULL);
-	if (r != -ENOENT)
-		return r;
-	intent_away(st, who->tid, false);
-	return -ESTALE;
+	return r == -ENOENT ? intent_stale(st, who->tid, node, false) : r;
 }
 
 static void set_times(struct meta_object *o, const struct attribute_change *ch, int64_t now)
@@ -237,6 +234,21 @@ bool store_has_nodes(struct store *st, uint64_t node)
 	return others;
 }
 
+/* Of what has no name any more, and nobody has open that we know of. */
+static int set_departed(struct op *op, struct subject *s, uint64_t node, const struct attribute_change *ch, struct entry *e)
+{
+	int r = departed_get(op->st, node, &s->o);
+
+	if (r < 0)
+		return r;
+	s->gone = true;
+	r = set_fields(op, s, ch);
+	if (r == 0)
+		r = departed_put(op->st, node, &s->o);
+	*e = (struct entry){ .node = node, .o = s->o };
+	return r;
+}
+
 int store_setattr(struct store *st, const struct caller *who, uint64_t node, const struct attribute_change *ch,
 		  struct entry *e, struct meta_commit *c)
 {
@@ -245,12 +257,12 @@ int store_setattr(struct store *st, const struct caller *who, uint64_t node, con
 	int r;
 
 	op_begin(&op, st, who);
-	r = subject_get_via(st, who->via, node, &s);
-	if (r < 0)
-		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	if (subject_is_stale(&s, node)) { /* its size is that of a version that is gone */
-		subject_put(st, &s);
-		return op_end(&op, -ESTALE, META_READ, NULL);
+	r = subject_get_now(st, who, node, &s);
+	if (r == -ENOENT && who->via == VIA_OWNER && (r = set_departed(&op, &s, node, ch, e)) == 0)
+		return op_end(&op, 0, META_RECORDED, c);
+	if (r < 0) {
+		op_end(&op, r, META_READ, NULL);
+		return r == -ENOENT ? intent_stale(st, who->tid, node, false) : r;
 	}
 	if (subject_self(&s) != &s.o)
 		r = set_handle(&op, &s.handle, ch);
@@ -263,5 +275,6 @@ int store_setattr(struct store *st, const struct caller *who, uint64_t node, con
 	overlay(st, &s);
 	entry_of(st, &s, node, e);
 	subject_put(st, &s);
+	intent_done(&op);
 	return op_end(&op, r, META_RECORDED, c);
 }

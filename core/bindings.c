@@ -30,19 +30,22 @@ int store_bind(struct store *st, const struct caller *who, uint64_t node, int32_
 	struct subject s;
 	uint64_t start;
 	struct op op;
+	bool gone;
 	int r = st->hooks.identify(st->hooks_arg, who, pid, &start);
 
 	if (r < 0)
 		return r;
 	op_begin(&op, st, who);
-	r = subject_get_via(st, who->via, node, &s);
+	r = subject_get_now(st, who, node, &s);
+	gone = r == -ENOENT;
 	if (r == 0) {
-		r = subject_is_stale(&s, node) ? -ESTALE : put(&op, &s, pid, start);
+		r = put(&op, &s, pid, start);
 		subject_put(st, &s);
-	} else if (r == -ENOENT) {
-		r = -ESTALE;
+		intent_done(&op);
 	}
 	r = op_end(&op, r, META_RECORDED, c);
+	if (gone)
+		r = intent_stale(st, who->tid, node, false);
 	if (r == 0) /* now that it is written down: it may have ended meanwhile */
 		st->hooks.watch(st->hooks_arg, pid, start);
 	return r;

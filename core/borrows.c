@@ -124,6 +124,26 @@ int subject_get_via(struct store *st, enum via via, uint64_t node, struct subjec
 	return r;
 }
 
+int subject_get_for(struct store *st, const struct caller *who, uint64_t node, struct subject *s)
+{
+	int r = subject_get_via(st, who->via, node, s);
+
+	if (r == -ENOENT && who->via == VIA_OWNER)
+		r = intent_subject(st, who->tid, node, s);
+	s->via = who->via;
+	return r;
+}
+
+int subject_get_now(struct store *st, const struct caller *who, uint64_t node, struct subject *s)
+{
+	int r = subject_get_for(st, who, node, s);
+
+	if (r < 0 || (r = subject_refresh(st, s, node)) == 0)
+		return r;
+	subject_put(st, s);
+	return r;
+}
+
 int subject_get_dropped(struct store *st, enum via via, uint64_t node, struct subject *s)
 {
 	uint64_t vid = via == VIA_MUT ? node : 0;
@@ -145,6 +165,13 @@ const struct meta_object *subject_self(const struct subject *s)
 bool subject_is_stale(const struct subject *s, uint64_t node)
 {
 	return s->via != VIA_REF && is_file(&s->o) && s->v == NULL && s->o.vid != node;
+}
+
+int subject_refresh(struct store *st, struct subject *s, uint64_t node)
+{
+	if (s->gone || !subject_is_stale(s, node) || (s->obj != NULL && s->obj->settling))
+		return 0;
+	return st->meta->ops->object_get(st->meta, s->o.id, &s->o);
 }
 
 /* Records */
@@ -477,8 +504,11 @@ static int try_to_borrow(struct store *st, struct borrowing *b, const struct pro
 	op_begin(&op, st, &who);
 	op.process = *process;
 	r = subject_get_via(st, who.via, b->node, &s);
-	if (r < 0)
-		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
+	if (r < 0) {
+		op_end(&op, r, META_READ, NULL);
+		return r == -ENOENT ? intent_stale(st, who.tid, b->node, false) : r;
+	}
+	intent_done(&op);
 	*object = s.o.id;
 	r = s.gone ? 0 : st->meta->ops->object_get(st->meta, s.o.id, &s.o); /* by whatever version he came */
 	if (r == 0)

@@ -50,6 +50,18 @@ int departed_get(struct store *st, uint64_t node, struct meta_object *o)
 	return d != NULL ? 0 : -ENOENT;
 }
 
+int departed_put(struct store *st, uint64_t node, const struct meta_object *o)
+{
+	struct departed *d;
+
+	pthread_mutex_lock(&st->lock);
+	HASH_FIND(hh, st->departed, &node, sizeof(node), d);
+	if (d != NULL)
+		d->row = *o;
+	pthread_mutex_unlock(&st->lock);
+	return d != NULL ? 0 : -ENOENT;
+}
+
 void departed_forget(struct store *st, uint64_t node)
 {
 	struct departed *d;

@@ -47,26 +47,39 @@ uint64_t draft_recorded(struct store *st, uint64_t object)
 	return s.found ? s.d.vid : 0;
 }
 
+/* May a draft have the node that its writer was given? */
+static bool is_free(struct store *st, uint64_t reserved)
+{
+	bool used;
+
+	pthread_mutex_lock(&st->lock);
+	used = reserved == 0 || version_find(st, reserved) != NULL;
+	pthread_mutex_unlock(&st->lock);
+	return !used;
+}
+
 int draft_begin(struct op *op, struct subject *s, struct version **ret)
 {
 	struct store *st = op->st;
 	struct meta *m = st->meta;
 	struct meta_object *o = &s->o;
 	struct meta_draft d = { .object = o->id, .vid = o->vid };
-	bool replaces = o->state == OBJECT_READY;
+	bool replaces = o->state == OBJECT_READY || s->gone;
 	struct object *obj;
 	int r = draft_recorded(st, o->id) != 0 ? st->meta->rollback_error : 0; /* what was closed has yet to be published */
 
-	if (r == 0 && replaces)
+	if (r == 0 && replaces && is_free(st, s->reserved))
+		d.vid = s->reserved;
+	else if (r == 0 && replaces)
 		r = m->ops->new_id(m, &d.vid);
-	if (r == 0 && o->error != 0)
+	if (r == 0 && o->error != 0 && !s->gone)
 		r = m->ops->attribute_remove(m, o->id, "pfs.error");
 	if (r == 0 && !replaces) {
 		o->state = OBJECT_WRITING;
 		o->error = 0;
 		r = m->ops->object_update(m, o);
 	}
-	if (r == 0)
+	if (r == 0 && !s->gone) /* what has no name any more has no record, and will have no other version */
 		r = m->ops->draft_put(m, &d);
 	if (r < 0)
 		return r;

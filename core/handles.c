@@ -366,6 +366,17 @@ static void release_writer(struct handle *h)
 	version_release(st, v);
 }
 
+static void release_reader(struct handle *h)
+{
+	struct version_end end;
+
+	pthread_mutex_lock(&h->st->lock);
+	h->version->readers--;
+	end = version_put(h->st, h->version);
+	pthread_mutex_unlock(&h->st->lock);
+	version_end(h->st, end);
+}
+
 static void free_handle(struct handle *h)
 {
 	if (h->on_end != NULL)
@@ -378,7 +389,7 @@ static void free_handle(struct handle *h)
 	if (h->version != NULL && h->writer)
 		release_writer(h);
 	else if (h->version != NULL)
-		version_release(h->st, h->version);
+		release_reader(h);
 	free(h->name);
 	free(h->reader);
 	free(h);
@@ -417,8 +428,10 @@ static int read_current(struct handle *h, const struct meta_object *o)
 {
 	struct version *v = version_current(h->st, o);
 
-	if (v != NULL)
+	if (v != NULL) {
 		v->opens++;
+		v->readers++;
+	}
 	h->version = v;
 	return v == NULL ? -ENOMEM : 0;
 }
@@ -436,6 +449,7 @@ static void let_go_in_op(struct handle *h)
 	struct version_end end;
 
 	pthread_mutex_lock(&h->st->lock);
+	h->version->readers--;
 	end = version_put(h->st, h->version);
 	h->version = NULL;
 	pthread_mutex_unlock(&h->st->lock);
@@ -523,6 +537,7 @@ void handle_take(struct waiter *w, struct version *v)
 
 	h->version = v;
 	v->opens++;
+	v->readers++;
 }
 
 static void settled(struct told *t)

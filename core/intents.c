@@ -5,6 +5,7 @@
  * before the open arrives. An intent keeps its version open until the thread is back, or for INTENT_NS. */
 #include "core/internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define AWAY_NS 200000000LL /* the kernel comes back at once */
@@ -17,6 +18,8 @@ struct version *intent_take(struct store *st, struct intent *in)
 	HASH_DELETE(hh, st->intents, in);
 	if (v != NULL && in->write)
 		v->writers--;
+	if (v == NULL)
+		v = in->kept;
 	free(in);
 	return v;
 }
@@ -106,6 +109,33 @@ void intent_away(struct store *st, int32_t tid, bool write)
 		version_let_go(st, overtaken, &(struct caller){ .tid = tid });
 }
 
+void intent_give_up(struct store *st, int32_t tid)
+{
+	struct version *v = NULL;
+	struct intent *in;
+
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, tid);
+	if (in != NULL)
+		v = intent_take(st, in);
+	pthread_mutex_unlock(&st->lock);
+	if (v != NULL)
+		version_let_go(st, v, &(struct caller){ .tid = tid });
+}
+
+void intent_looked(struct store *st, int32_t tid, uint64_t node)
+{
+	struct intent *in;
+
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, tid);
+	if (in != NULL) {
+		in->looked = true;
+		in->given = node;
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
 void intents_start(struct store *st)
 {
 	st->intent_timer.fire = intents_expire;
@@ -125,10 +155,130 @@ bool intent_was_sent(const struct intent *in, const struct version *d)
 	return is_fresh(in) && (in->away || in->write);
 }
 
+/* Who is told ESTALE now would hear of it: either he has looked the name up again, and comes by what it gave, or he has not,
+ * since he has no name (/proc/PID/fd, a file bind mount). Whoever comes by anything else opens something else. */
+bool intent_is_back(struct store *st, int32_t tid, uint64_t node)
+{
+	struct intent *in;
+	bool back;
+
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, tid);
+	back = in != NULL && (in->looked ? in->given == node : is_fresh(in));
+	pthread_mutex_unlock(&st->lock);
+	return back;
+}
+
 /* He was sent to look for the draft of another object, which does not have that name any more. */
 static bool looks_for_another(const struct intent *in, const struct meta_object *o)
 {
 	return in->write && in->version != NULL && in->object != o->id && is_fresh(in);
+}
+
+/* store->lock held. */
+static void leave_for_another(struct op *op, struct intent *in, const struct meta_object *o)
+{
+	if (in->version == NULL || !looks_for_another(in, o))
+		return;
+	op->let_go = in->version;
+	in->version->writers--;
+	in->version = NULL;
+}
+
+/* store->lock held. What was pinned is let go by the caller. */
+static struct version *unpin(struct intent *in)
+{
+	struct version *pinned = in->version;
+
+	in->version = NULL;
+	in->object = 0;
+	in->pins = false;
+	return pinned;
+}
+
+/* store->lock held. What it kept is let go by the caller. */
+static struct version *forget_reserved(struct intent *in)
+{
+	struct version *kept = in->kept;
+
+	in->kept = NULL;
+	in->reserved = 0;
+	return kept;
+}
+
+int intent_stale(struct store *st, int32_t tid, uint64_t node, bool write)
+{
+	if (intent_is_back(st, tid, node)) {
+		intent_give_up(st, tid);
+		return -ENOENT;
+	}
+	intent_away(st, tid, write);
+	return -ESTALE;
+}
+
+void intent_done(struct op *op)
+{
+	struct store *st = op->st;
+	struct intent *in;
+
+	pthread_mutex_lock(&st->lock);
+	in = op->let_go == NULL ? intent_find(st, op->who->tid) : NULL;
+	if (in != NULL && in->away && !in->write && !in->wants_draft)
+		op->let_go = intent_take(st, in);
+	pthread_mutex_unlock(&st->lock);
+}
+
+/* A draft that is closed and not published yet cannot be written any more, and there is none beside it. A look-up waits for
+ * nothing, and if it gave what is about to be current, that would have readers when the writer comes. So it gives a node
+ * that nothing has yet; the open waits for the close, and begins the draft that has it. Catalog held. */
+static void reserve(struct op *op, const struct meta_object *o, struct version *d)
+{
+	struct store *st = op->st;
+	struct intent *in;
+	uint64_t node;
+
+	if (st->meta->ops->new_id(st->meta, &node) < 0)
+		return;
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, op->who->tid);
+	if (in != NULL) {
+		leave_for_another(op, in, o);
+		if (in->kept != NULL)
+			op->let_go = in->kept;
+		in->kept = d;
+		in->reserved = node;
+		d->opens++;
+		in->object = o->id;
+		in->wants_draft = in->away = true;
+		in->write = false;
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
+int intent_subject(struct store *st, int32_t tid, uint64_t node, struct subject *s)
+{
+	struct intent *in;
+	uint64_t object = 0;
+	int r = -ENOENT;
+
+	*s = (struct subject){ 0 };
+	pthread_mutex_lock(&st->lock);
+	in = intent_find(st, tid);
+	if (in != NULL && in->reserved == node && node != 0) {
+		object = in->kept->object->id;
+		if (in->kept->object->gone) {
+			s->gone = true;
+			s->obj = in->kept->object;
+			s->obj->refs++;
+			s->o = s->obj->row;
+			r = 0;
+		}
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (object != 0 && r < 0)
+		r = subject_by_object(st, object, s);
+	s->reserved = node;
+	return r;
 }
 
 /* A writer who was sent to look for whatever the name means now has found `o`: it shall get the draft at once. True when
@@ -140,26 +290,38 @@ bool intent_find_draft(struct op *op, const struct meta_object *o)
 	struct object *obj;
 	struct version *d;
 	struct intent *in;
-	bool wants, begins;
+	bool wants, closing, begins;
 
 	pthread_mutex_lock(&st->lock);
 	in = intent_find(st, op->who->tid);
 	obj = object_find(st, o->id);
 	d = obj != NULL ? obj->draft : NULL;
+	if (in != NULL && in->pins && o->state == OBJECT_READY)
+		op->let_go = unpin(in);
+	if (in != NULL && o->state != OBJECT_READY && looks_for_another(in, o)) {
+		leave_for_another(op, in, o);
+		in->object = 0;
+		in->write = false;
+		in->away = in->wants_draft = true;
+	}
 	wants = in != NULL && ((in->wants_draft && in->version == NULL) || looks_for_another(in, o)) &&
-		o->state == OBJECT_READY && !o->live && (d == NULL || !d->sealed);
+		o->state == OBJECT_READY && !o->live;
+	closing = wants && d != NULL && d->sealed;
+	if (closing && (o->borrows != 0 || (in->reserved != 0 && in->object == o->id)))
+		wants = false; /* found by its handle, or it has one */
 	begins = wants && d == NULL;
 	pthread_mutex_unlock(&st->lock);
-	if (!wants || (begins && draft_begin(op, &s, &d) < 0))
-		return false;
+	if (wants && closing)
+		reserve(op, o, d);
+	if (!wants || closing || (begins && draft_begin(op, &s, &d) < 0))
+		return wants && closing;
 	pthread_mutex_lock(&st->lock);
 	in = intent_find(st, op->who->tid);
-	if (in != NULL && in->version != NULL && looks_for_another(in, o)) {
-		op->let_go = in->version;
-		in->version->writers--;
-		in->version = NULL;
-	}
+	if (in != NULL)
+		leave_for_another(op, in, o);
 	if (in != NULL && in->version == NULL) {
+		if (in->kept != NULL)
+			op->let_go = forget_reserved(in);
 		in->object = o->id;
 		in->version = d;
 		in->write = true;
@@ -177,7 +339,21 @@ static bool is_overtaken(const struct intent *in, const struct meta_object *o)
 {
 	const struct version *v = in->version;
 
-	return v != NULL && !in->write && v->role != ROLE_DRAFT && (in->object != o->id || v->vid != o->vid);
+	return v != NULL && !in->write && (v->role != ROLE_DRAFT || in->pins) && (in->object != o->id || v->vid != o->vid);
+}
+
+/* Its first version, which is being written: should it be closed and removed before the thread is back, it is what he would
+ * have got. store->lock held. */
+static void pin_draft(struct store *st, struct intent *in, const struct meta_object *o)
+{
+	struct version *d = version_find(st, o->vid);
+
+	if (in->version != NULL || in->reserved != 0 || d == NULL)
+		return;
+	in->object = o->id;
+	in->version = d;
+	in->pins = true;
+	d->opens++;
 }
 
 /* What a look-up by this thread shall give for the object, 0: nothing special. store->lock held. *overtaken is what the
@@ -192,10 +368,21 @@ uint64_t intent_node(struct store *st, const struct caller *who, const struct me
 		*overtaken = version_put(st, in->version);
 		in->version = NULL;
 		in->object = 0;
+		in->pins = false;
 	}
-	if ((in->object != 0 && in->object != o->id) || (in->version == NULL && o->state != OBJECT_READY))
+	if (in->reserved != 0 && in->object != o->id) {
+		*overtaken = version_put(st, forget_reserved(in));
+		in->object = 0;
+	}
+	if (in->object != 0 && in->object != o->id)
 		return 0;
+	if (o->state != OBJECT_READY) {
+		pin_draft(st, in, o);
+		return 0;
+	}
 	in->object = o->id;
+	if (in->reserved != 0)
+		return in->reserved;
 	if (in->version == NULL) { /* a reader, who gets the version that is current now even if it is replaced meanwhile */
 		in->version = version_current(st, o);
 		if (in->version != NULL)

@@ -34,6 +34,7 @@ struct version {
 	enum data data;
 	unsigned opens;   /* handles and intents */
 	unsigned writers; /* handles and intents that may write */
+	unsigned readers; /* handles that may not */
 	struct handle *writer_list;
 	int fd; /* -1 until somebody needs it */
 	uint64_t base;        /* the version that a draft starts from, 0: empty */
@@ -83,6 +84,7 @@ struct object {
 	bool removed;           /* a directory that the kernel still has, perhaps as somebody's working directory */
 	bool settling;          /* it was published a moment ago, and is being recorded; `row` is what it will be */
 	struct meta_object row;
+	struct orphan *orphans; /* its attributes, when it is gone */
 	UT_hash_handle hh;
 };
 
@@ -91,7 +93,12 @@ struct intent {
 	int32_t tid;
 	uint64_t object; /* 0: whatever it finds */
 	struct version *version; /* counted as open; NULL until it has looked */
+	uint64_t reserved;       /* the node that it was given for a draft that cannot be begun yet; 0: none */
+	struct version *kept;    /* which that one will follow; counted as open */
+	uint64_t given;          /* by the last look-up of the thread; 0: nothing */
 	bool write, looked_up;
+	bool looked; /* it has looked up anything */
+	bool pins;   /* the version is kept in case it is removed, and given to nobody before it is published */
 	bool away; /* sent to look for whatever the name means now */
 	bool wants_draft; /* to write it */
 	int64_t at;
@@ -282,6 +289,7 @@ struct subject {
 	struct object *obj; /* counted; NULL when nothing of it is in memory */
 	struct version *v;  /* NULL when the version is not in use */
 	bool gone;
+	uint64_t reserved;         /* the node of the draft that is to be begun; 0: a new one */
 	enum via via;
 	struct meta_object handle; /* VIA_REF, VIA_MUT: the borrow through which it was found; o is what is borrowed */
 	bool mut;                  /* which may be a mutable one that waits for its turn, with VIA_REF */
@@ -289,9 +297,13 @@ struct subject {
 int subject_get(struct store *st, uint64_t node, struct subject *s); /* catalog held */
 int subject_by_object(struct store *st, uint64_t id, struct subject *s); /* the same when only the object is known */
 int subject_get_via(struct store *st, enum via via, uint64_t node, struct subject *s); /* by a handle of the object */
+/* The same for a thread that may have been given a node that nothing has yet; see intents.c. */
+int subject_get_for(struct store *st, const struct caller *who, uint64_t node, struct subject *s);
 /* The same when that handle has been dropped, for somebody who has it open: shown as the object is. */
 int subject_get_dropped(struct store *st, enum via via, uint64_t node, struct subject *s);
 bool subject_is_stale(const struct subject *s, uint64_t node); /* its node stands for a version that is no more */
+int subject_refresh(struct store *st, struct subject *s, uint64_t node); /* then s->o becomes what the object is now */
+int subject_get_now(struct store *st, const struct caller *who, uint64_t node, struct subject *s); /* both of that */
 const struct meta_object *subject_self(const struct subject *s); /* what was named: the handle itself, or the object */
 void subject_put(struct store *st, struct subject *s);
 int subject_save(struct store *st, struct subject *s); /* writes s->o back */
@@ -370,8 +382,16 @@ int once_name(struct store *st, uint64_t object, struct meta_dentry *d); /* a na
 /* departed.c */
 void departed_add(struct store *st, const struct meta_object *o); /* o is being removed */
 int departed_get(struct store *st, uint64_t node, struct meta_object *o);
+int departed_put(struct store *st, uint64_t node, const struct meta_object *o); /* it has changed; -ENOENT */
 void departed_forget(struct store *st, uint64_t node);
 void departed_forget_all(struct store *st);
+
+/* orphans.c: of an object that is gone, like those of `meta` */
+int orphan_set(struct store *st, struct object *obj, const char *name, const void *value, size_t len, int flags);
+int orphan_get(struct store *st, struct object *obj, const char *name, void *value, size_t size);
+int orphan_remove(struct store *st, struct object *obj, const char *name);
+int orphan_list(struct store *st, struct object *obj, int (*fn)(void *arg, const char *name, size_t len), void *arg);
+void orphans_free(struct object *obj); /* locked */
 
 /* leases.c; catalog held */
 int lease_set(struct op *op, const struct subject *s, const char *text);
@@ -459,6 +479,14 @@ bool intent_was_sent(const struct intent *in, const struct version *d); /* is it
 void version_let_go(struct store *st, struct version *v, const struct caller *who); /* without locks */
 void intents_start(struct store *st);
 bool intent_find_draft(struct op *op, const struct meta_object *o); /* catalog held */
+void intent_looked(struct store *st, int32_t tid, uint64_t node); /* a look-up has given that, 0: nothing; without locks */
+bool intent_is_back(struct store *st, int32_t tid, uint64_t node); /* it was told to look, and has; without locks */
+/* What to say of a node that nothing is known of: -ESTALE, but -ENOENT to who has heard that already. Without locks. */
+int intent_stale(struct store *st, int32_t tid, uint64_t node, bool write);
+void intent_done(struct op *op); /* the thread had looked for something else than to open it, and has done that */
+void intent_give_up(struct store *st, int32_t tid); /* it will not come back; without locks */
+/* What stands behind a reserved node. The catalog is held; -ENOENT: it is none of this thread. */
+int intent_subject(struct store *st, int32_t tid, uint64_t node, struct subject *s);
 void intent_away(struct store *st, int32_t tid, bool write); /* it is being told to look a name up again; without locks */
 uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o,
 		     struct version_end *overtaken); /* locked */

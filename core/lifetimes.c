@@ -174,10 +174,13 @@ int store_lifetime_add(struct store *st, const struct caller *who, uint64_t node
 	int r;
 
 	op_begin_named(&op, st, who);
-	r = subject_get_via(st, who->via, node, &s);
-	if (r < 0)
-		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	r = subject_is_stale(&s, node) ? -ESTALE : add_member(&op, &s, lifetime, name);
+	r = subject_get_now(st, who, node, &s);
+	if (r < 0) {
+		op_end(&op, r, META_READ, NULL);
+		return r == -ENOENT ? intent_stale(st, who->tid, node, false) : r;
+	}
+	r = add_member(&op, &s, lifetime, name);
+	intent_done(&op);
 	if (r == 0) {
 		if (is_borrow(subject_self(&s)))
 			r = borrow_entry(st, NULL, subject_self(&s), e);

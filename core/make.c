@@ -208,6 +208,7 @@ static int open_empty(struct store *st, const struct caller *who, const struct m
 	v = version_current(st, o);
 	if (v != NULL) {
 		v->opens++;
+		v->readers++;
 		*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o->vid, .flags = flags,
 				      .tid = who->tid, .uid = who->uid };
 	}

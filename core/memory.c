@@ -52,6 +52,7 @@ void object_unref(struct store *st, struct object *obj)
 		return;
 	HASH_DELETE(hh, st->objects, obj);
 	st->counts.objects--;
+	orphans_free(obj);
 	free(obj);
 }
 

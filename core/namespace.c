@@ -131,6 +131,8 @@ int store_lookup(struct store *st, const struct caller *who, uint64_t parent, co
 		fill_entry(st, who, &o, e);
 	}
 	e->until = until;
+	if (r == -ENOENT || (r == 0 && !is_dir(&e->o)))
+		intent_looked(st, who->tid, r == 0 ? e->node : 0);
 	op_end(&op, over < 0 ? over : 0, changed || over > 0 ? META_LATER : META_READ, NULL);
 	return r;
 }
@@ -182,17 +184,21 @@ int store_link(struct store *st, const struct caller *who, uint64_t node, uint64
 	struct meta_dentry d;
 	struct subject s;
 	struct op op;
+	bool gone;
 	int r;
 
 	op_begin(&op, st, who);
-	r = subject_get(st, node, &s);
-	if (r < 0)
-		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
+	r = subject_get_now(st, &(struct caller){ .tid = who->tid }, node, &s);
+	if (r < 0) {
+		op_end(&op, r, META_READ, NULL);
+		return r == -ENOENT ? intent_stale(st, who->tid, node, false) : r;
+	}
 	r = dir_get(st, parent, &dir);
 	if (r == 0)
 		r = check_link(st, who, &s, parent);
 	if (r == 0)
-		r = s.gone || s.o.nlink == 0 ? -ENOENT : s.o.vid != node && s.v == NULL ? -ESTALE : 0;
+		r = s.gone || s.o.nlink == 0 ? -ENOENT : 0;
+	gone = s.gone && r == -ENOENT;
 	if (r == 0) {
 		r = m->ops->dentry_get(m, parent, name, &d);
 		r = r == 0 ? -EEXIST : r == -ENOENT ? 0 : r;
@@ -210,7 +216,10 @@ int store_link(struct store *st, const struct caller *who, uint64_t node, uint64
 		fill_entry(st, NULL, &s.o, e);
 	}
 	subject_put(st, &s);
-	return op_end(&op, r, META_RECORDED, c);
+	if (!gone)
+		intent_done(&op);
+	r = op_end(&op, r, META_RECORDED, c);
+	return gone ? intent_stale(st, who->tid, node, false) : r;
 }
 
 /* Removing */

@@ -70,6 +70,7 @@ static int handle_make(struct opening *o, struct version *v, bool writer)
 	if (h->borrow != NULL)
 		h->borrow->stands_for = v->vid;
 	v->opens++;
+	v->readers += !writer;
 	if (writer) {
 		v->writers++;
 		v->sealed = false;
@@ -107,14 +108,18 @@ static int unshare_first(struct opening *o, struct version *d)
 	return prepare_first(o, d);
 }
 
-static int open_this(struct opening *o, bool writer)
+static int open_version(struct opening *o, struct version *v, bool writer)
 {
-	struct version *v = o->s.v != NULL ? o->s.v : version_current(o->st, &o->s.o);
 	struct version *d = o->s.obj != NULL ? o->s.obj->draft : NULL;
 
 	if (d != NULL && d->extends && v != NULL && v->vid == d->base)
 		return unshare_first(o, d);
 	return v == NULL ? -ENOMEM : handle_make(o, v, writer);
+}
+
+static int open_this(struct opening *o, bool writer)
+{
+	return open_version(o, o->s.v != NULL ? o->s.v : version_current(o->st, &o->s.o), writer);
 }
 
 /* By anybody but this operation and the asking thread's intent. */
@@ -136,7 +141,7 @@ static int open_draft_data(struct opening *o, struct version *d)
 	if (d->data == DATA_PREPARING)
 		return wait_prepared(o, d);
 	d->data = DATA_PREPARING;
-	d->extends = o->who->via != VIA_MUT && draft_may_extend(o->st, &o->s.o, o->flags, in_use(o, o->s.o.vid));
+	d->extends = o->who->via != VIA_MUT && !o->s.gone && draft_may_extend(o->st, &o->s.o, o->flags, in_use(o, o->s.o.vid));
 	d->start_size = o->s.o.size;
 	d->start_mtime = o->s.o.mtime;
 	d->continues = o->s.o.state == OBJECT_READY && (o->flags & O_TRUNC) == 0;
@@ -175,7 +180,9 @@ static int open_draft(struct opening *o)
 /* Opening with O_TRUNC empties the node in the kernel's eyes, so readers must not be on it. */
 static bool may_detour(struct opening *o)
 {
-	return (o->flags & O_TRUNC) == 0 || !in_use(o, o->node);
+	struct version *v = version_find(o->st, o->node);
+
+	return (o->flags & O_TRUNC) == 0 || v == NULL || v->readers == 0;
 }
 
 /* The name is not looked up again by whoever opens through /proc/PID/fd or a file bind mount: such a writer, and one
@@ -190,7 +197,7 @@ static int redirect_to_draft(struct opening *o)
 		return r;
 	pthread_mutex_lock(&o->st->lock);
 	in = intent_find(o->st, o->who->tid);
-	if (o->who->tid == 0 || (in != NULL && intent_was_sent(in, d))) {
+	if (o->who->tid == 0 || o->s.reserved != 0 || (in != NULL && intent_was_sent(in, d))) {
 		r = may_detour(o) ? open_draft_data(o, d) : -ESTALE;
 		if (in != NULL && r == 0)
 			o->let_go = intent_take(o->st, in);
@@ -369,6 +376,58 @@ static int take_this(struct opening *o, struct op *op)
 	return r;
 }
 
+static int read_anyhow(struct opening *o)
+{
+	struct version *v = o->s.v;
+	int r = LOOK_AGAIN;
+
+	pthread_mutex_lock(&o->st->lock);
+	if (v != NULL && (v->role == ROLE_DRAFT ? o->s.gone && v->sealed && v->data == DATA_READY : !v->aborted))
+		r = open_version(o, v, false);
+	else if (!o->s.gone)
+		r = open_version(o, version_current(o->st, &o->s.o), false);
+	pthread_mutex_unlock(&o->st->lock);
+	return r;
+}
+
+static int draft_anyhow(struct opening *o)
+{
+	bool may;
+
+	pthread_mutex_lock(&o->st->lock);
+	may = may_detour(o);
+	pthread_mutex_unlock(&o->st->lock);
+	return may ? open_draft(o) : -ESTALE;
+}
+
+/* In place, or the draft; what has no name left is written all the same, and never published. */
+static int write_anyhow(struct opening *o)
+{
+	struct version *v = o->s.v;
+	int r;
+
+	if (!o->s.o.live)
+		return draft_anyhow(o);
+	pthread_mutex_lock(&o->st->lock);
+	if (!o->s.gone)
+		v = version_current(o->st, &o->s.o);
+	r = v == NULL ? o->s.gone ? LOOK_AGAIN : -ENOMEM : handle_make(o, v, true);
+	pthread_mutex_unlock(&o->st->lock);
+	return r;
+}
+
+/* The node stands for nothing that may be opened, but its thread has looked the name up again already, or has none to look
+ * up, so it would hear of another ESTALE. What the object is now is read and written through the node all the same; a
+ * version that somebody replaced since it was looked up is what the key had in that moment. */
+static int open_anyhow(struct opening *o)
+{
+	if (!intent_is_back(o->st, o->who->tid, o->named) || o->who->via != VIA_OWNER)
+		return LOOK_AGAIN;
+	if (!o->write && !o->s.gone && once_takes(&o->s.o, o->who->via, false))
+		return LOOK_AGAIN;
+	return o->write ? write_anyhow(o) : read_anyhow(o);
+}
+
 static int act(struct opening *o, enum open_verdict verdict)
 {
 	int r;
@@ -389,7 +448,7 @@ static int act(struct opening *o, enum open_verdict verdict)
 	case OPEN_WAIT_CLOSE:
 		return wait_for_close(o);
 	case OPEN_LOOK_UP:
-		return LOOK_AGAIN;
+		return open_anyhow(o);
 	case OPEN_LOOK_UP_DRAFT:
 		return redirect_to_draft(o);
 	case OPEN_ASK_HOLDS:
@@ -435,7 +494,7 @@ static int open_intended(struct opening *o, bool *done)
 	in = intent_find(st, o->who->tid);
 	if (in != NULL && in->version != NULL && in->version->vid == o->node) {
 		v = in->version;
-		if (v->role == ROLE_DRAFT || (!o->write && !v->aborted)) {
+		if ((v->role == ROLE_DRAFT && !in->pins) || (!o->write && !v->aborted && v->role != ROLE_DRAFT)) {
 			r = v->role == ROLE_DRAFT ? open_draft_data(o, v) : handle_make(o, v, false);
 			*done = true;
 		} /* else: what it was sent to is no draft (any more), and the rule decides anew */
@@ -543,6 +602,24 @@ static int open_by_rule(struct opening *o, struct op *op)
 	return act(o, verdict);
 }
 
+/* Who has done so already hears that there is nothing. */
+static int look_again(struct opening *o)
+{
+	return intent_stale(o->st, o->who->tid, o->named, o->write) == -ESTALE ? -ESTALE : STORE_GONE;
+}
+
+/* It has what it came for: what it opens next is something else. */
+static void come_back(struct opening *o)
+{
+	struct intent *in;
+
+	pthread_mutex_lock(&o->st->lock);
+	in = o->let_go == NULL ? intent_find(o->st, o->who->tid) : NULL;
+	if (in != NULL)
+		o->let_go = intent_take(o->st, in);
+	pthread_mutex_unlock(&o->st->lock);
+}
+
 static int open_once(struct opening *o)
 {
 	struct op op;
@@ -550,7 +627,7 @@ static int open_once(struct opening *o)
 	int r;
 
 	op_begin(&op, o->st, o->who);
-	r = subject_get_via(o->st, o->who->via, o->named, &o->s);
+	r = subject_get_now(o->st, o->who, o->named, &o->s);
 	if (r == 0 && o->who->via == VIA_REF)
 		o->node = o->s.o.vid;
 	if (r == -ENOENT && o->waiter != NULL && o->waiter->object_id != 0)
@@ -569,14 +646,13 @@ static int open_once(struct opening *o)
 	op_end(&op, o->drop != NULL ? r : 0, o->changed ? META_LATER : META_READ, NULL);
 	store_release(o->drop);
 	o->drop = NULL;
+	if (r == 0 && o->handle != NULL)
+		come_back(o);
 	if (o->let_go != NULL)
 		version_let_go(o->st, o->let_go, o->who);
 	o->let_go = NULL;
 	leave_draft(o);
-	if (r != LOOK_AGAIN)
-		return r;
-	intent_away(o->st, o->who->tid, o->write);
-	return -ESTALE;
+	return r == LOOK_AGAIN ? look_again(o) : r;
 }
 
 /* Most opens: a reader of what is in use already. */
@@ -648,6 +724,11 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 		}
 	}
 	return r;
+}
+
+void store_open_given_up(struct store *st, const struct caller *who)
+{
+	intent_give_up(st, who->tid);
 }
 
 int store_await(struct store *st, const struct caller *who, uint64_t parent, const char *name, struct waiter *waiter)

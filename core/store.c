@@ -511,6 +511,7 @@ static void drop_memory(struct store *st)
 	}
 	HASH_ITER(hh, st->objects, obj, otmp) {
 		HASH_DELETE(hh, st->objects, obj);
+		orphans_free(obj);
 		free(obj);
 	}
 	HASH_ITER(hh, st->absents, ab, atmp) {

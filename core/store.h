@@ -320,6 +320,7 @@ struct handle {
 #define STORE_MUST_WAIT 2 /* it would have to wait, but no waiter was given */
 #define STORE_PREPARE 3  /* the draft's data has to be copied first: call store_prepare, then ask again */
 #define STORE_LOOK 4     /* set the waiter's `maps`, in a thread that may block, then ask again */
+#define STORE_GONE 5     /* -ESTALE for the second time: he has looked the name up again, and what he found is gone, too */
 
 /* Open node. flags as for open(2). waiter NULL: do not wait, return STORE_MUST_WAIT. On 0 *ret is a handle.
  * *prepare_vid: 0 at first; after STORE_PREPARE the draft to prepare, to be passed on as it is when asking again.
@@ -327,6 +328,8 @@ struct handle {
  * and what the future failed with. */
 int store_open(struct store *st, const struct caller *who, uint64_t node, int flags, struct waiter *waiter,
 	       struct handle **ret, uint64_t *prepare_vid);
+/* After -ESTALE: who asked will not come back with what the name gives then. */
+void store_open_given_up(struct store *st, const struct caller *who);
 /* Fills the draft vid with what it starts from. Blocks as long as copying takes. */
 int store_prepare(struct store *st, uint64_t vid);
 int store_prepare_is_quick(struct store *st, uint64_t vid);

@@ -368,9 +368,13 @@ static int known_hash(struct store *st, enum via via, uint64_t node, char hex[st
 
 	op_begin(&op, st, NULL);
 	r = subject_get_via(st, via, node, &s);
+	if (r == 0)
+		r = subject_refresh(st, &s, node);
 	if (r == 0) {
+		bool current = s.o.vid == node || via == VIA_REF || (s.v == NULL && !s.gone);
+
 		*o = s.o;
-		r = is_file(o) && o->state == OBJECT_READY && (o->vid == node || via == VIA_REF) && !s.gone ? 0 : -ENODATA;
+		r = is_file(o) && o->state == OBJECT_READY && current && !s.gone ? 0 : -ENODATA;
 		if (r == 0 && !o->live)
 			r = st->meta->ops->attribute_get(st->meta, o->id, "pfs.sha256", hex, 64);
 		if (r == -ENOENT)
@@ -463,6 +467,13 @@ static int get_ours(struct store *st, struct subject *s, const char *name, void 
 	return a == NULL ? -ENODATA : give(text, a->get(&rq), value, size);
 }
 
+static int get_theirs(struct store *st, struct subject *s, const char *name, void *value, size_t size)
+{
+	if (s->gone && s->obj != NULL)
+		return orphan_get(st, s->obj, name, value, size);
+	return st->meta->ops->attribute_get(st->meta, s->o.id, name, value, size);
+}
+
 /* The kernel asks for security.capability before the first write to every file. */
 static bool is_bare(struct store *st, uint64_t node)
 {
@@ -480,6 +491,7 @@ int store_getxattr(struct store *st, const struct caller *who, uint64_t node, co
 {
 	struct subject s;
 	struct op op;
+	bool gone;
 	int r = check_name(st, name);
 
 	if (r < 0)
@@ -490,19 +502,21 @@ int store_getxattr(struct store *st, const struct caller *who, uint64_t node, co
 		return -ENODATA; /* the mode of a handle says who may use it */
 	if (strcmp(name, OURS "sha256") == 0)
 		return get_hash(st, who->via, node, value, size);
-	op_begin(&op, st, NULL);
-	r = subject_get_via(st, who->via, node, &s);
+	op_begin(&op, st, who);
+	r = subject_get_now(st, who, node, &s);
+	gone = r == -ENOENT;
 	if (r == 0) {
-		r = is_ours(name) ? get_ours(st, &s, name, value, size) :
-				    st->meta->ops->attribute_get(st->meta, s.o.id, name, value, size);
+		r = is_ours(name) ? get_ours(st, &s, name, value, size) : get_theirs(st, &s, name, value, size);
 		r = r == -ENOENT ? -ENODATA : r;
 		subject_put(st, &s);
-	} else if (r == -ENOENT) {
-		r = -ESTALE;
+		if (!is_acl(name)) /* which the kernel looks at on its way to an open */
+			intent_done(&op);
 	}
 	op_end(&op, 0, META_READ, NULL);
-	if (r == -ESTALE && is_acl(name))
-		intent_away(st, who->tid, false); /* the kernel looks for the rights, and then for the name once more */
+	if (gone && strncmp(name, "security.", 9) == 0)
+		r = -ENODATA; /* the kernel asks by itself before it changes a file, and goes on whatever it is told */
+	else if (gone)
+		r = intent_stale(st, who->tid, node, false);
 	if (r == -ENODATA && strcmp(name, OURS "producer") == 0)
 		r = get_writer(st, node, value, size);
 	return r;
@@ -543,7 +557,7 @@ static int set_theirs(struct store *st, struct subject *s, const char *name, con
 	int r = m->ops->attribute_get(m, s->o.id, name, NULL, 0);
 
 	if (s->gone)
-		return -ENOENT;
+		return s->obj != NULL ? orphan_set(st, s->obj, name, value, len, flags) : -ENOENT;
 	if (r >= 0 && (flags & XATTR_CREATE) != 0)
 		return -EEXIST;
 	if (r == -ENOENT && (flags & XATTR_REPLACE) != 0)
@@ -588,6 +602,13 @@ static int bind_to(struct store *st, const struct caller *who, uint64_t node, co
 	return store_bind(st, who, node, (int32_t)pid, c);
 }
 
+/* Ends an operation on a node that could not be found. */
+static int end_stale(struct op *op, uint64_t node, int r)
+{
+	op_end(op, r, META_READ, NULL);
+	return r == -ENOENT ? intent_stale(op->st, op->who->tid, node, false) : r;
+}
+
 int store_setxattr(struct store *st, const struct caller *who, uint64_t node, const char *name, const void *value,
 		   size_t len, int flags, struct meta_commit *c)
 {
@@ -603,18 +624,17 @@ int store_setxattr(struct store *st, const struct caller *who, uint64_t node, co
 		op_begin_named(&op, st, who);
 	else
 		op_begin(&op, st, who);
-	r = subject_get_via(st, who->via, node, &s);
+	r = subject_get_now(st, who, node, &s);
 	if (r < 0)
-		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	if (subject_is_stale(&s, node))
-		r = -ESTALE;
-	else if (is_acl(name))
+		return end_stale(&op, node, r);
+	if (is_acl(name))
 		r = set_acl(&op, &s, name, value, len);
 	else if (!may_set(&s, name))
 		r = -EPERM;
 	else
 		r = is_ours(name) ? set_ours(&op, &s, name, value, len) : set_theirs(st, &s, name, value, len, flags);
 	subject_put(st, &s);
+	intent_done(&op);
 	return op_end(&op, r, META_RECORDED, c);
 }
 
@@ -633,6 +653,8 @@ static int remove_theirs(struct store *st, struct subject *s, const char *name)
 	struct meta *m = st->meta;
 	int r = m->ops->attribute_get(m, s->o.id, name, NULL, 0);
 
+	if (s->gone && s->obj != NULL)
+		return orphan_remove(st, s->obj, name);
 	if (r < 0)
 		return r == -ENOENT ? is_acl(name) ? 0 : -ENODATA : r;
 	s->o.ctime = store_now(st);
@@ -649,16 +671,15 @@ int store_removexattr(struct store *st, const struct caller *who, uint64_t node,
 	if (r < 0)
 		return r;
 	op_begin(&op, st, who);
-	r = subject_get_via(st, who->via, node, &s);
+	r = subject_get_now(st, who, node, &s);
 	if (r < 0)
-		return op_end(&op, r == -ENOENT ? -ESTALE : r, META_READ, NULL);
-	if (subject_is_stale(&s, node))
-		r = -ESTALE;
-	else if (!may_set(&s, name) || (is_acl(name) && subject_self(&s) != &s.o))
+		return end_stale(&op, node, r);
+	if (!may_set(&s, name) || (is_acl(name) && subject_self(&s) != &s.o))
 		r = is_acl(name) ? -EOPNOTSUPP : -EPERM;
 	else
 		r = is_ours(name) ? remove_ours(&op, &s, name) : remove_theirs(st, &s, name);
 	subject_put(st, &s);
+	intent_done(&op);
 	return op_end(&op, r, META_RECORDED, c);
 }
 
@@ -689,16 +710,20 @@ int store_listxattr(struct store *st, const struct caller *who, uint64_t node, c
 	struct name_list l = { .st = st, .root = who->uid == 0, .list = list, .size = size };
 	struct subject s;
 	struct op op;
+	bool gone;
 	int r;
 
-	op_begin(&op, st, NULL);
-	r = subject_get_via(st, who->via, node, &s);
+	op_begin(&op, st, who);
+	r = subject_get_now(st, who, node, &s);
+	gone = r == -ENOENT;
 	if (r == 0) {
-		r = st->meta->ops->attribute_list(st->meta, s.o.id, list_name, &l);
+		r = s.gone && s.obj != NULL ? orphan_list(st, s.obj, list_name, &l) :
+					      st->meta->ops->attribute_list(st->meta, s.o.id, list_name, &l);
 		subject_put(st, &s);
-	} else if (r == -ENOENT) {
-		r = -ESTALE;
+		intent_done(&op);
 	}
 	op_end(&op, 0, META_READ, NULL);
+	if (gone)
+		r = intent_stale(st, who->tid, node, false);
 	return r < 0 ? r : (int)l.used;
 }

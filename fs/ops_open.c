@@ -25,6 +25,11 @@ struct open_request {
 	struct file *file; /* the answer */
 	bool truncates; /* truncate(2) of a path: open, cut, close */
 	bool awaits;    /* below await/: for whatever has that name */
+	bool creates;   /* what was not there when the kernel looked, and is now */
+	uint64_t parent;
+	mode_t mode;
+	struct entry e; /* what it has become */
+	char *name;
 	int64_t size;
 	int error;
 	bool counts; /* as somebody who waits */
@@ -32,6 +37,11 @@ struct open_request {
 };
 
 static void run(struct open_request *rq);
+
+static bool writes(const struct open_request *rq)
+{
+	return rq->truncates || (rq->fi.flags & O_ACCMODE) != O_RDONLY || (rq->fi.flags & O_TRUNC) != 0;
+}
 
 static bool reads_without_waiting(const struct open_request *rq)
 {
@@ -46,6 +56,12 @@ static void settled(struct handle *h)
 		views_awaited_bind(f->fs, f->ino, handle_vid(h));
 	file_waits_no_more(f);
 	file_tell_pollers(f);
+}
+
+static void free_request(struct open_request *rq)
+{
+	free(rq->name);
+	free(rq);
 }
 
 static void end_file(void *file)
@@ -69,14 +85,15 @@ static void answer_failure(struct work *w)
 	struct open_request *rq = (struct open_request *)((char *)w - offsetof(struct open_request, work));
 
 	fuse_reply_err(rq->req, rq->error);
-	free(rq);
+	free_request(rq);
 }
 
 /* Who has waited finds the key as it is then. Not so truncate(2): it has the kernel's lock of the file, for which unlink(2)
- * or rename(2) may wait that has the lock of the directory, for which the names wait to be forgotten. */
+ * or rename(2) may wait that has the lock of the directory, for which the names wait to be forgotten. And not an open with
+ * O_CREAT, which has that one itself. */
 static void fail(struct open_request *rq, int error)
 {
-	bool after_names = rq->interrupt.id != 0 && error != EINTR && !rq->truncates;
+	bool after_names = rq->interrupt.id != 0 && error != EINTR && !rq->truncates && !rq->creates;
 
 	finish(rq);
 	file_free(rq->file);
@@ -98,10 +115,12 @@ static void woken(struct waiter *w, int r)
 {
 	struct open_request *rq = (struct open_request *)w;
 
-	/* Who awaits a key does not care whose draft it was that went away, or what was renamed over it. */
+	/* Who awaits a key does not care whose draft it was that went away, or what was renamed over it. Nobody else hears of
+	 * the latter either: asking again tells him to look the name up, unless he has done so already. Writers have waited for
+	 * a close only, and write what is there now. */
 	if (rq->awaits) /* whatever has that name now: not the one whose heir this was, perhaps */
 		store_wait_over(rq->fs->store, w);
-	if (rq->awaits && (r == -EOWNERDEAD || r == -ESTALE))
+	if ((rq->awaits && r == -EOWNERDEAD) || r == -ESTALE || (writes(rq) && r < 0 && r != -EINTR && r != -ETIMEDOUT))
 		r = 0;
 	if (r < 0)
 		fail(rq, -r);
@@ -130,8 +149,12 @@ static void answer(struct work *w)
 {
 	struct open_request *rq = (struct open_request *)((char *)w - offsetof(struct open_request, work));
 
-	passthrough_reply(rq->file, rq->req, &rq->fi, NULL);
-	free(rq);
+	struct fuse_entry_param p;
+
+	if (rq->creates)
+		reply_entry_param(VIEW_KEYS, &rq->e, &p);
+	passthrough_reply(rq->file, rq->req, &rq->fi, rq->creates ? &p : NULL);
+	free_request(rq);
 }
 
 /* While nobody wrote it, the kernel may have kept how it looks. It has the node, as that is being opened. */
@@ -194,7 +217,7 @@ static void truncated(struct meta_commit *c, int r)
 		if (store_getattr(t->fs->store, &nobody, ino, &e) == 0)
 			timeout = reply_attr(t->view, &e, &st);
 		else
-			reply_attr(t->view, &t->before, &st);
+			reply_attr(t->view, &t->before, &st); /* somebody has replaced or removed it since */
 		fuse_reply_attr(t->reply.req, &st, timeout);
 	}
 	free(t);
@@ -224,7 +247,7 @@ static void cut(struct open_request *rq, struct handle *h)
 	tell_of_writing(rq, h);
 	finish(rq);
 	r = store_flush(h, &rq->who, &t->reply.c);
-	free(rq);
+	free_request(rq);
 	if (r < 0)
 		truncated(&t->reply.c, r);
 }
@@ -270,15 +293,16 @@ static int unsettled(struct open_request *rq, struct handle **h)
 }
 
 /* The kernel has checked the rights to what was there when the name was looked up. */
-static int check_read(struct open_request *rq, const struct meta_object *o)
+static int check_rights(struct open_request *rq, const struct meta_object *o)
 {
+	unsigned want = ((rq->fi.flags & O_ACCMODE) != O_WRONLY ? 4 : 0) | (writes(rq) ? 2 : 0);
 	uint32_t groups[CALLER_GROUPS];
 	struct caller who;
 
-	if (rq->who.uid == 0 || (rq->who.uid == o->uid && (o->mode & S_IRUSR) != 0))
+	if (rq->who.uid == 0 || (rq->who.uid == o->uid && ((o->mode >> 6) & want) == want))
 		return 0;
 	who = caller_with_groups(rq->req, rq->ino, groups);
-	return store_check_access(rq->fs->store, &who, o, 4);
+	return store_check_access(rq->fs->store, &who, o, want);
 }
 
 static int attempt_awaited(struct open_request *rq, struct handle **h)
@@ -294,7 +318,7 @@ static int attempt_awaited(struct open_request *rq, struct handle **h)
 	do {
 		r = store_lookup(st, &rq->who, parent, name, &e);
 		if (r == 0)
-			r = check_read(rq, &e.o);
+			r = check_rights(rq, &e.o);
 		if (r == 0)
 			r = store_open(st, &rq->who, e.node, rq->fi.flags, rq->interrupt.id != 0 ? &rq->waiter : NULL, h,
 				       &rq->prepare);
@@ -302,7 +326,36 @@ static int attempt_awaited(struct open_request *rq, struct handle **h)
 			r = STORE_MUST_WAIT;
 		else if (r == -ENOENT && (r = store_await(st, &rq->who, parent, name, &rq->waiter)) == 0)
 			r = -ESTALE;
-	} while (r == -ESTALE); /* it has changed in between */
+	} while (r == -ESTALE || r == STORE_GONE); /* it has changed in between */
+	return r;
+}
+
+#define CREATES_MAX 100
+
+/* Until it could be made, or opened: others may remove it and make it as often as they like. The kernel would look it up
+ * once more by itself, and then give up. */
+static int attempt_create(struct open_request *rq, struct handle **h)
+{
+	struct store *st = rq->fs->store;
+	int r, attempts = 0;
+
+	do {
+		r = store_create(st, &rq->who, rq->parent, rq->name, rq->mode, rq->fi.flags, &rq->e, h);
+		if (r != -EEXIST) {
+			rq->ino = r == 0 ? node_in(VIEW_KEYS, rq->e.node) : 0;
+			return r;
+		}
+		r = store_lookup(st, &rq->who, rq->parent, rq->name, &rq->e);
+		if (r == 0 && !S_ISREG(rq->e.o.mode))
+			return -ESTALE;
+		if (r == 0)
+			r = check_rights(rq, &rq->e.o);
+		rq->ino = r == 0 ? node_in(VIEW_KEYS, rq->e.node) : 0;
+		if (r == 0)
+			r = store_open(st, &rq->who, rq->e.node, rq->fi.flags, rq->interrupt.id != 0 ? &rq->waiter : NULL, h, &rq->prepare);
+		else if (r == -ENOENT)
+			r = -ESTALE;
+	} while ((r == -ESTALE || r == STORE_GONE) && ++attempts < CREATES_MAX);
 	return r;
 }
 
@@ -310,6 +363,8 @@ static int attempt(struct open_request *rq, struct handle **h)
 {
 	if (rq->awaits)
 		return attempt_awaited(rq, h);
+	if (rq->creates)
+		return attempt_create(rq, h);
 	return store_open(rq->fs->store, &rq->who, node_id(rq->ino), rq->fi.flags, rq->interrupt.id != 0 ? &rq->waiter : NULL, h,
 			  &rq->prepare);
 }
@@ -337,6 +392,8 @@ static void run(struct open_request *rq)
 			r = store_prepare(rq->fs->store, rq->prepare);
 		else if (r == STORE_MUST_WAIT && reads_without_waiting(rq))
 			r = unsettled(rq, &h);
+		else if (r == STORE_GONE)
+			r = -ENOENT;
 		else if (r == STORE_MUST_WAIT)
 			r = arm(rq);
 		if (r < 0) {
@@ -437,6 +494,30 @@ void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size)
 	run(rq);
 }
 
+/* It was not there a moment ago, and now it is. Readers may have to wait for it, and would have the lock of the directory
+ * meanwhile: the kernel looks again. */
+static void open_created(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct open_request *rq;
+
+	if ((fi->flags & O_EXCL) != 0 || (fi->flags & O_ACCMODE) == O_RDONLY) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	rq = new_request(req, parent);
+	if (rq == NULL)
+		return;
+	rq->fi = *fi;
+	rq->creates = true;
+	rq->parent = node_id(parent);
+	rq->mode = mode;
+	rq->name = strdup(name);
+	if (rq->name == NULL)
+		fail(rq, ENOMEM);
+	else
+		run(rq);
+}
+
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -464,7 +545,10 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		r = store_create(fs->store, &who, node_id(parent), name, mode, fi->flags, &e, &h);
 	if (r < 0) {
 		file_free(f);
-		fuse_reply_err(req, r == -EEXIST ? ESTALE : r == -EBADMSG ? EIO : -r);
+		if (r == -EEXIST)
+			open_created(req, parent, name, mode, fi);
+		else
+			fuse_reply_err(req, r == -EBADMSG ? EIO : -r);
 		return;
 	}
 	f->h = h;

@@ -250,5 +250,7 @@ int views_future_begin(struct file *f, const struct caller *who)
 		store_changed_unseen(st, node_id(f->ino));
 	}
 	pthread_mutex_unlock(&f->lock);
-	return r == -ESTALE ? -EEXIST : r == STORE_MUST_WAIT ? -EBUSY : r; /* stale: somebody has set it meanwhile */
+	if (r == -ESTALE)
+		store_open_given_up(st, who);
+	return r == -ESTALE || r == STORE_GONE ? -EEXIST : r == STORE_MUST_WAIT ? -EBUSY : r; /* stale: somebody has set it meanwhile */
 }

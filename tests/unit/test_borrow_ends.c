@@ -100,7 +100,7 @@ static void test_revoke_preparing(void **state)
 	CHECK_R(open_in_steps(1, "mut/M", O_WRONLY, &node, &prepare), STORE_PREPARE);
 	CHECK_R(drop("mut/M"), 0);
 	CHECK_R(store_prepare(st, prepare), 0);
-	CHECK_R(store_open(st, &c1, node, O_WRONLY, NULL, &h, &prepare), -ESTALE);
+	CHECK_R(store_open(st, &c1, node, O_WRONLY, NULL, &h, &prepare), STORE_GONE);
 	has("k", "old");
 	replace("k", "new");
 	check_idle(1);
@@ -124,7 +124,7 @@ static void test_revoke_on_the_way(void **state)
 	CHECK_R(open_via(6, VIA_MUT, e.node, O_WRONLY, NULL, &h), -ESTALE);
 	CHECK_R(look(6, "mut/M", &e), 0);
 	CHECK_R(drop("mut/M"), 0);
-	CHECK_R(open_via(6, VIA_MUT, e.node, O_WRONLY, NULL, &h), -ESTALE);
+	CHECK_R(open_via(6, VIA_MUT, e.node, O_WRONLY, NULL, &h), STORE_GONE);
 	has("k", "mine");
 	usleep(10000);
 	check_idle(1);

@@ -449,7 +449,7 @@ static void test_gone_while_prepared(void **state)
 	CHECK_R(store_open(st, &c, node, O_WRONLY, NULL, &h, &prepare), STORE_PREPARE);
 	CHECK_R(unlink_name("a"), 0);
 	CHECK_R(store_prepare(st, prepare), 0);
-	CHECK_R(store_open(st, &c, node, O_WRONLY, NULL, &h, &prepare), -ESTALE);
+	CHECK_R(store_open(st, &c, node, O_WRONLY, NULL, &h, &prepare), STORE_GONE);
 	check_idle(0);
 }
 
@@ -525,7 +525,7 @@ static void test_killed_new_late(void **state)
 	own = open_read(1, "a");
 	kill_writer(1, w);
 	CHECK_R(open_node(2, node, O_RDONLY, NULL, &h), -ESTALE);
-	CHECK_R(open_node(2, node, O_WRONLY, NULL, &h), -ESTALE);
+	CHECK_R(open_node(3, node, O_WRONLY, NULL, &h), -ESTALE);
 	CHECK_R(store_getattr(st, &c, node, &e), 0);
 	CHECK(e.o.nlink == 0 && e.o.size == 4); /* what it is, for those who had it open */
 	CHECK(reads(own, "torn"));
