@@ -272,6 +272,10 @@ int store_setattr(struct store *st, const struct caller *who, uint64_t node, con
 		rights_changed(&op, &s);
 	if (r == 0 && subject_self(&s) == &s.o)
 		r = subject_save(st, &s);
+	if (r == 0 && who->unseen)
+		r = object_forget(&op, &s.o);
+	else if (r == 0)
+		op_shows_node(&op, s.o.vid);
 	overlay(st, &s);
 	entry_of(st, &s, node, e);
 	subject_put(st, &s);

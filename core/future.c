@@ -122,8 +122,11 @@ int store_declare(struct store *st, const struct caller *who, uint64_t parent, c
 		r = path_of_name(st, parent, name, key);
 	if (r == 0 && changed)
 		r = event_record(&op, "declare", key, &o, NULL, NULL);
-	if (r == 0)
+	if (r == 0) {
 		fill_entry(st, NULL, &o, e);
+		op_shows_name(&op, parent, name);
+		op_shows_node(&op, o.vid);
+	}
 	return op_end(&op, r, META_RECORDED, c);
 }
 

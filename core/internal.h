@@ -203,6 +203,8 @@ struct op {
 enum note {
 	NOTE_NAME,  /* a name means something else now */
 	NOTE_NODE,  /* the attributes of the node `parent` have changed by themselves */
+	NOTE_NAME_NOW, /* as the caller knows; but if the operation is taken back, somebody may have seen it meanwhile */
+	NOTE_NODE_NOW, /* the same of attributes */
 	NOTE_EVENT,
 	NOTE_TURN,  /* it may be somebody's turn to borrow `parent` */
 	NOTE_REVOKE, /* the draft `parent` is taken from its writer, unless the operation is taken back */
@@ -222,6 +224,7 @@ struct aftermath {
 	struct meta_commit c;
 	struct store *st;
 	struct meta_commit *user;
+	struct op_note *names;    /* what the kernel may have been told meanwhile, should it be taken back */
 	struct removal *removals; /* data files that nobody will need; versions in use are held open meanwhile */
 	uint64_t settles; /* the object whose draft is settled: to be done again if it cannot be recorded. 0: none */
 	uint64_t draft;   /* its version */
@@ -239,6 +242,8 @@ void op_turn(struct op *op, uint64_t object); /* see NOTE_TURN */
 int op_revoke(struct op *op, uint64_t draft);
 void op_invalidate(struct op *op, uint64_t parent, const char *name);
 void op_forget(struct op *op, uint64_t node); /* see NOTE_NODE */
+void op_shows_name(struct op *op, uint64_t parent, const char *name); /* see NOTE_NAME_NOW */
+void op_shows_node(struct op *op, uint64_t node);
 
 /* memory.c; all with store->lock held */
 struct object *object_find(struct store *st, uint64_t id);

@@ -121,6 +121,7 @@ int store_make(struct store *st, const struct caller *who, uint64_t parent, cons
 	if (r == 0) {
 		fill_entry(st, who, &o, e);
 		r = lifetime_entry_until(st, &o, &e->until);
+		op_shows_name(&op, parent, name);
 	}
 	return op_end(&op, r, META_RECORDED, c);
 }

@@ -214,6 +214,7 @@ int store_link(struct store *st, const struct caller *who, uint64_t node, uint64
 	if (r == 0) {
 		waiters_wake_absent(&op, parent, name);
 		fill_entry(st, NULL, &s.o, e);
+		op_shows_name(&op, parent, name);
 	}
 	subject_put(st, &s);
 	if (!gone)
@@ -610,6 +611,10 @@ int store_rename(struct store *st, const struct caller *who, uint64_t from, cons
 		r = (flags & RENAME_EXCHANGE) != 0 ? exchange(&op, &rn) : move_name(&op, &rn, to, to_name);
 	if (is_dir(&rn.a) || (rn.exists && is_dir(&rn.b)))
 		paths_forget(st);
+	if (r == 0)
+		op_shows_name(&op, to, to_name);
+	if (r == 0 && (flags & RENAME_EXCHANGE) != 0)
+		op_shows_name(&op, from, name);
 	return op_end(&op, r, META_RECORDED, c);
 }
 

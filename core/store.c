@@ -56,12 +56,39 @@ void op_begin_named(struct op *op, struct store *st, const struct caller *who)
 	op->process = p;
 }
 
+static void notes_free(struct op_note *notes)
+{
+	struct op_note *n, *next;
+
+	LL_FOREACH_SAFE(notes, n, next) {
+		free(n->name);
+		free(n->detail);
+		free(n);
+	}
+}
+
+/* Whoever has looked between the operation and its being taken back may have told the kernel to keep what he saw. */
+static void tell_taken_back(struct store *st, struct op_note *notes)
+{
+	struct op_note *n;
+
+	LL_FOREACH(notes, n) {
+		if (n->name != NULL)
+			st->hooks.invalidate(st->hooks_arg, n->parent, n->name);
+		else
+			st->hooks.forget(st->hooks_arg, n->parent);
+	}
+}
+
 static void after_commit(struct meta_commit *c, int r)
 {
 	struct aftermath *a = (struct aftermath *)c;
 
-	if (r < 0)
+	if (r < 0) {
 		garbage_keep(a->st, a->removals);
+		tell_taken_back(a->st, a->names);
+	}
+	notes_free(a->names);
 	if (r < 0 && a->poisons != 0)
 		draft_poison(a->st, a->poisons, -r);
 	if (a->makes != 0 && r < 0)
@@ -114,7 +141,12 @@ int op_revoke(struct op *op, uint64_t draft)
 	return op_note(op, NOTE_REVOKE, draft);
 }
 
-void op_invalidate(struct op *op, uint64_t parent, const char *name)
+void op_shows_node(struct op *op, uint64_t node)
+{
+	op_note(op, NOTE_NODE_NOW, node);
+}
+
+static void note_name(struct op *op, enum note what, uint64_t parent, const char *name)
 {
 	struct op_note *n;
 
@@ -125,8 +157,19 @@ void op_invalidate(struct op *op, uint64_t parent, const char *name)
 		free(n);
 		return; /* the kernel keeps a name a while longer; opening it finds out */
 	}
+	n->what = what;
 	n->parent = parent;
 	LL_APPEND(op->notes, n);
+}
+
+void op_invalidate(struct op *op, uint64_t parent, const char *name)
+{
+	note_name(op, NOTE_NAME, parent, name);
+}
+
+void op_shows_name(struct op *op, uint64_t parent, const char *name)
+{
+	note_name(op, NOTE_NAME_NOW, parent, name);
 }
 
 /* Names that mean something else now, before anybody can be told that the operation is recorded: he may look at once.
@@ -145,16 +188,27 @@ static void tell_names(struct store *st, struct op_note *notes)
 
 static void tell_the_rest(struct store *st, struct op_note *notes)
 {
-	struct op_note *n, *next;
+	struct op_note *n;
 
-	LL_FOREACH_SAFE(notes, n, next) {
+	LL_FOREACH(notes, n) {
 		if (n->what == NOTE_EVENT)
 			st->hooks.event(st->hooks_arg, &n->event);
 		else if (n->what == NOTE_TURN)
 			borrow_turn(st, n->parent);
-		free(n->name);
-		free(n->detail);
-		free(n);
+	}
+	notes_free(notes);
+}
+
+/* What is told again if the operation is taken back later. */
+static void keep_names(struct op *op)
+{
+	struct op_note *n, *next;
+
+	LL_FOREACH_SAFE(op->notes, n, next) {
+		if (n->what > NOTE_NODE_NOW || op_after(op) == NULL)
+			continue;
+		LL_DELETE(op->notes, n);
+		LL_APPEND(op->after->names, n);
 	}
 }
 
@@ -174,6 +228,8 @@ int op_end(struct op *op, int r, enum meta_ack ack, struct meta_commit *c)
 	tell_names(op->st, op->notes);
 	if (r >= 0)
 		revoke_drafts(op->st, op->notes);
+	if (r >= 0 && (c != NULL ? ack != META_READ : ack == META_LATER)) /* else the engine waits for it */
+		keep_names(op);
 	if (r < 0) {
 		/* Rules refuse before they change anything, so there is nothing to take back; when the catalog itself
 		 * failed in the middle, the engine knows. */

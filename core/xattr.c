@@ -633,6 +633,8 @@ int store_setxattr(struct store *st, const struct caller *who, uint64_t node, co
 		r = -EPERM;
 	else
 		r = is_ours(name) ? set_ours(&op, &s, name, value, len) : set_theirs(st, &s, name, value, len, flags);
+	if (r == 0 && who->unseen && !s.gone)
+		r = object_forget(&op, &s.o);
 	subject_put(st, &s);
 	intent_done(&op);
 	return op_end(&op, r, META_RECORDED, c);
@@ -678,6 +680,8 @@ int store_removexattr(struct store *st, const struct caller *who, uint64_t node,
 		r = is_acl(name) ? -EOPNOTSUPP : -EPERM;
 	else
 		r = is_ours(name) ? remove_ours(&op, &s, name) : remove_theirs(st, &s, name);
+	if (r == 0 && who->unseen && !s.gone)
+		r = object_forget(&op, &s.o);
 	subject_put(st, &s);
 	intent_done(&op);
 	return op_end(&op, r, META_RECORDED, c);

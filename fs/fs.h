@@ -172,6 +172,7 @@ static inline struct caller caller_at(fuse_req_t req, fuse_ino_t ino)
 		who.via = node_view(ino) == VIEW_REF ? VIA_REF : VIA_MUT;
 	else if (node_view(ino) == VIEW_ONCE)
 		who.via = VIA_ONCE;
+	who.unseen = node_view(ino) == VIEW_FUTURE; /* the kernel has the key by another node */
 	return who;
 }
 

@@ -86,8 +86,6 @@ static void answer(struct reply *r)
 	struct stat st;
 	double timeout;
 
-	if (r->view == VIEW_FUTURE && r->e.node != 0) /* the kernel has not seen that it changes */
-		fs_forget_attributes(fs_of(r->req), r->e.node);
 	switch (r->kind) {
 	case REPLY_ENTRY:
 		reply_entry_param(r->view, &r->e, &p);
@@ -173,6 +171,8 @@ struct reply *reply_new(fuse_req_t req, int kind, enum view view)
 	r->req = req;
 	r->kind = kind;
 	r->view = view;
+	if (view == VIEW_FUTURE) /* whoever looks the key up may be about to make the node of what was before */
+		r->when = AFTER_NAMES_SOON;
 	return r;
 }
 

@@ -57,6 +57,7 @@ static const struct meta_ops *engine;
 static _Atomic int64_t wall;
 static atomic_uint successes, failures, durables; /* successes: before the first failure */
 static atomic_int failure;
+static atomic_uint commit_failures;
 static bool failed; /* the operation that is under way; guarded by its being so */
 
 static int64_t now(struct meta *m)
@@ -80,6 +81,10 @@ static int object_update(struct meta *m, const struct meta_object *o)
 static void end(struct meta *m, enum meta_ack ack, struct meta_commit *c)
 {
 	durables += ack == META_DURABLE;
+	if (ack != META_READ && commit_failures > 0) {
+		commit_failures--;
+		failed = true;
+	}
 	if (failed)
 		ack = META_ABANDON;
 	failed = false;
@@ -101,6 +106,11 @@ void clock_take_over(struct meta *m, int64_t start)
 	m->ops = &ops;
 	wall = start;
 	failures = 0;
+}
+
+void commits_fail(unsigned times)
+{
+	commit_failures = times;
 }
 
 void clock_move(int64_t by)

@@ -29,5 +29,8 @@ void updates_fail(int error, unsigned times);
 void updates_fail_after(unsigned first, int error, unsigned times); /* the first so many succeed */
 unsigned updates_to_fail(void); /* how many of them are still to come */
 
+/* The next operations that change anything cannot be recorded (EIO), that many. */
+void commits_fail(unsigned times);
+
 /* How many operations asked to survive power loss. */
 unsigned durables_asked(void);

@@ -15,7 +15,7 @@ enum fate fates[TIDS];
 bool holds_own, others_hold;
 uint64_t held[TIDS], starts[TIDS];
 unsigned watched[TIDS];
-atomic_uint events_seen, invalidations, settled;
+atomic_uint events_seen, invalidations, forgotten, settled;
 bool in_child;
 
 static void hook_process(void *arg, int32_t tid, struct process *p)
@@ -59,6 +59,7 @@ static void hook_invalidate(void *arg, uint64_t parent, const char *name)
 
 static void hook_forget(void *arg, uint64_t node)
 {
+	forgotten++;
 }
 
 static void hook_told(void *arg, struct told *t)
@@ -147,7 +148,7 @@ int set_up_raw(void **state)
 	memset(held, 0, sizeof(held));
 	holds_own = true;
 	others_hold = false;
-	events_seen = invalidations = 0;
+	events_seen = invalidations = forgotten = 0;
 	dir = scratch_make();
 	return dir == NULL || mkdir(scratch_path(dir, "data"), 0700) < 0 ? -1 : 0;
 }

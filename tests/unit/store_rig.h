@@ -31,7 +31,7 @@ extern uint64_t held[TIDS];   /* the object that a thread has open */
 extern uint64_t starts[TIDS]; /* what tells processes apart; 0: there is none */
 /* And what they were told. */
 extern unsigned watched[TIDS];
-extern atomic_uint events_seen, invalidations;
+extern atomic_uint events_seen, invalidations, forgotten;
 
 /* ---- Checks ---- */
 

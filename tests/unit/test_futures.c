@@ -759,6 +759,61 @@ static void test_deadlock_not_all(void **state)
 	CHECK(is_woken(&one));
 }
 
+/* Somebody may have looked it up before it was taken back, and the kernel keeps what he saw. */
+static void test_taken_back_is_told(void **state)
+{
+	const struct caller c1 = who(1);
+	const struct node_new fifo = { .mode = S_IFIFO | 0644 }, folder = { .mode = S_IFDIR | 0755 };
+	const struct attribute_change ch = { .which = CHANGE_MODE, .mode = 0600 };
+	struct entry e;
+	unsigned told;
+
+	CHECK_R(declare("there"), 0);
+	put("k", "text");
+	record_all();
+	told = invalidations;
+	commits_fail(1);
+	CHECK_R(declare("f"), -EIO);
+	CHECK(invalidations == told + 1 && forgotten == 1);
+	CHECK_R(lookup(0, META_ROOT, "f", &e), -ENOENT);
+	commits_fail(3);
+	CHECK_R(COMMITTED(store_make(st, &c1, META_ROOT, "made", &fifo, &e, c)), -EIO);
+	CHECK_R(COMMITTED(store_make(st, &c1, META_ROOT, "dir", &folder, &e, c)), -EIO);
+	CHECK_R(COMMITTED(store_link(st, &c1, node_of("k"), META_ROOT, "link", &e, c)), -EIO);
+	CHECK(invalidations == told + 4);
+	commits_fail(2);
+	CHECK_R(COMMITTED(store_rename(st, &c1, META_ROOT, "k", META_ROOT, "k2", 0, c)), -EIO);
+	CHECK(invalidations == told + 5);
+	told = forgotten;
+	CHECK_R(COMMITTED(store_setattr(st, &c1, node_of("k"), &ch, &e, c)), -EIO);
+	CHECK(forgotten == told + 1);
+	CHECK_R(COMMITTED(store_setattr(st, &c1, node_of("k"), &ch, &e, c)), 0);
+	CHECK(forgotten == told + 1); /* what is recorded is as the kernel knows it */
+	has("k", "text");
+	check_idle(1);
+}
+
+/* By another node than the key's: the names first, for whoever is looking one up, and then the attributes. */
+static void test_changed_unseen_is_told(void **state)
+{
+	struct caller c1 = who(1);
+	const struct attribute_change ch = { .which = CHANGE_MODE, .mode = 0600 };
+	struct entry e;
+	unsigned names, nodes;
+
+	CHECK_R(declare("f"), 0);
+	c1.unseen = true;
+	names = invalidations;
+	nodes = forgotten;
+	CHECK_R(COMMITTED(store_setattr(st, &c1, node_of("f"), &ch, &e, c)), 0);
+	CHECK(invalidations == names + 1 && forgotten == nodes + 1);
+	CHECK_R(COMMITTED(store_setxattr(st, &c1, node_of("f"), "user.mine", "1", 1, 0, c)), 0);
+	CHECK(invalidations == names + 2 && forgotten == nodes + 2);
+	CHECK_R(COMMITTED(store_removexattr(st, &c1, node_of("f"), "user.mine", c)), 0);
+	CHECK(invalidations == names + 3 && forgotten == nodes + 3);
+	check_idle(0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -798,6 +853,8 @@ int main(int argc, char **argv)
 		TEST(test_no_deadlock),
 		TEST(test_deadlock_of_three),
 		TEST(test_deadlock_not_all),
+		TEST(test_taken_back_is_told),
+		TEST(test_changed_unseen_is_told),
 	};
 
 	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL); /* a pattern such as "test_a*" */
