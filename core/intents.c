@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define AWAY_NS 200000000LL /* the kernel comes back at once */
+#define AWAY_NS 1000000000LL /* the kernel comes back at once */
 
 /* store->lock held; the catalog too when the intent is a writer's. */
 struct version *intent_take(struct store *st, struct intent *in)
@@ -146,13 +146,19 @@ static bool is_fresh(const struct intent *in)
 	return timers_now() - in->at < AWAY_NS;
 }
 
+/* Has it looked, and come by what it was given, or has it no name to look up? */
+static bool is_back(const struct intent *in, uint64_t node)
+{
+	return in->looked ? in->given == node : is_fresh(in);
+}
+
 /* The kernel does not look a name up a third time. So whoever comes by another node than the one that he was sent to,
  * because that draft was published meanwhile, or something else was renamed to its key, gets what he finds. */
-bool intent_was_sent(const struct intent *in, const struct version *d)
+bool intent_was_sent(const struct intent *in, const struct version *d, uint64_t node)
 {
 	if (in->version == d)
 		return !in->looked_up;
-	return is_fresh(in) && (in->away || in->write);
+	return is_back(in, node) && (in->away || in->write);
 }
 
 /* Who is told ESTALE now would hear of it: either he has looked the name up again, and comes by what it gave, or he has not,
@@ -164,7 +170,7 @@ bool intent_is_back(struct store *st, int32_t tid, uint64_t node)
 
 	pthread_mutex_lock(&st->lock);
 	in = intent_find(st, tid);
-	back = in != NULL && (in->looked ? in->given == node : is_fresh(in));
+	back = in != NULL && is_back(in, node);
 	pthread_mutex_unlock(&st->lock);
 	return back;
 }

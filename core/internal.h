@@ -480,7 +480,7 @@ void deadline_rearm(struct store *st); /* catalog held */
 struct intent *intent_find(struct store *st, int32_t tid); /* NULL: none */
 struct intent *intent_make(struct store *st, int32_t tid, uint64_t object, struct version *v, bool write);
 struct version *intent_take(struct store *st, struct intent *in); /* ends it; whoever calls lets the version go */
-bool intent_was_sent(const struct intent *in, const struct version *d); /* is its thread back from looking for a draft? */
+bool intent_was_sent(const struct intent *in, const struct version *d, uint64_t node); /* is its thread back from looking for a draft? */
 void version_let_go(struct store *st, struct version *v, const struct caller *who); /* without locks */
 void intents_start(struct store *st);
 bool intent_find_draft(struct op *op, const struct meta_object *o); /* catalog held */

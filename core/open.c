@@ -197,7 +197,7 @@ static int redirect_to_draft(struct opening *o)
 		return r;
 	pthread_mutex_lock(&o->st->lock);
 	in = intent_find(o->st, o->who->tid);
-	if (o->who->tid == 0 || o->s.reserved != 0 || (in != NULL && intent_was_sent(in, d))) {
+	if (o->who->tid == 0 || o->s.reserved != 0 || (in != NULL && intent_was_sent(in, d, o->named))) {
 		r = may_detour(o) ? open_draft_data(o, d) : -ESTALE;
 		if (in != NULL && r == 0)
 			o->let_go = intent_take(o->st, in);
@@ -213,6 +213,7 @@ static int redirect_to_draft(struct opening *o)
 static int wait_for(struct opening *o, struct wait_limit *limit)
 {
 	struct store *st = o->st;
+	struct intent *in;
 	struct object *obj;
 	int r;
 
@@ -222,6 +223,9 @@ static int wait_for(struct opening *o, struct wait_limit *limit)
 	o->waiter->takes = once_takes(&o->s.o, o->who->via, o->write);
 	pthread_mutex_lock(&st->lock);
 	obj = object_ref_row(st, &o->s.o);
+	in = intent_find(st, o->who->tid);
+	if (in != NULL) /* he has come, and waits with what it keeps for him */
+		in->at = timers_now();
 	if (obj == NULL)
 		r = -ENOMEM;
 	else if (limit != &st->closing_limit && !o->stuck_denied &&

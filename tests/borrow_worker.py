@@ -4,7 +4,6 @@ Two kinds of keys, each with objects that describe themselves (see stress_worker
   counted-N   written only through mutable borrows: who has one reads the counter and writes the next. What it wants to
               write and what it has written is noted in a file outside the mount, so that no update can be lost unseen.
   replaced-N  also written by their owners, and replaced by rename: then nobody may have borrowed them.
-ESTALE is allowed where the kernel has looked a key up twice, and it was replaced both times.
 Names of handles begin with the number of the process. Those that are bound to the process end in `.bound`.
 Prints what it did at the end, or at once what no rule allows.
 """
@@ -119,7 +118,7 @@ class Process:
     def link(self, key, kind, name):
         """Half of the time get in line, if it must be; then the handle may have to wait."""
         waits = self.random.random() < 0.5
-        with refused(errno.ENOENT, errno.ESTALE, *([] if waits else [errno.EBUSY])):
+        with refused(errno.ENOENT, *([] if waits else [errno.EBUSY])):
             os.link(self.path(key), f"{self.control}/{'await-' if waits else ''}{kind}/{name}")
             return True
         if os.path.lexists(f"{self.control}/{kind}/{name}"):
@@ -225,7 +224,7 @@ class Process:
         key = f"replaced-{self.random.randrange(REPLACED)}"
         with open(f"{self.locks}/{key}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with refused(errno.EBUSY, errno.ENOENT, errno.ESTALE):
+            with refused(errno.EBUSY, errno.ENOENT):
                 self.write(self.path(key), self.object(key, 0))
                 self.count("written by the owner")
 
@@ -248,7 +247,7 @@ class Process:
             os.rename(path, self.path(key))
 
     def ask(self):
-        with refused(errno.ENOENT, errno.ESTALE):
+        with refused(errno.ENOENT):
             path = self.path(self.key())
             said = os.getxattr(path, "user.promisefs.borrows").decode()
             if said not in ("none", "mut") and not said.startswith("ref "):

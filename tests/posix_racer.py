@@ -11,7 +11,7 @@ import random
 import sys
 import time
 
-NOREPLACE, EXCHANGE = 1, 2
+NOREPLACE, EXCHANGE, PAGE = 1, 2, 4096
 # Somebody else was there first: these are the answers of every file system to what the racers do.
 LOST = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 libc = ctypes.CDLL(None, use_errno=True)
@@ -29,7 +29,7 @@ def create(path):
 class Racer:
     def __init__(self, root, seed):
         self.root, self.random = root, random.Random(seed)
-        self.counts, self.errors = {}, []
+        self.counts, self.errors, self.writes, self.fd, self.whole = {}, [], 0, -1, True
 
     def attempt(self, what, call, *args, allowed=LOST):
         """Count what succeeds; true if it did."""
@@ -37,7 +37,7 @@ class Racer:
             call(*args)
         except OSError as error:
             if error.errno not in allowed:
-                self.errors.append(f"{call.__name__}{args}: {errno.errorcode.get(error.errno, error.errno)}")
+                self.errors.append(f"{what}: {call.__name__}{args}: {errno.errorcode.get(error.errno, error.errno)}")
             return False
         self.counts[what] = self.counts.get(what, 0) + 1
         return True
@@ -92,6 +92,62 @@ class Racer:
             self.attempt("swap", renameat2, f"{self.root}/one", f"{self.root}/two", EXCHANGE, allowed=())
         else:
             self.attempt("look", self.look, allowed=())
+
+    # Two keys that are written, cut, replaced and asked all the time, but never removed: every call succeeds.
+    def keys(self):
+        path = f"{self.root}/key{self.random.randrange(2)}"
+        what = self.random.choice(["write", "write", "write", "rename", "rename", "truncate", "truncate", "read", "append",
+                                   "reopen", "stat", "getxattr", "setxattr", "listxattr", "chmod", "utime", "link"])
+        calls = {"rename": lambda: os.rename(self.write(f"{path}.{os.getpid()}", os.O_CREAT | os.O_TRUNC), path),
+                 "write": lambda: self.write(path, self.random.choice([os.O_TRUNC, os.O_CREAT | os.O_TRUNC, 0, os.O_CREAT])),
+                 "append": lambda: os.close(os.open(path, os.O_WRONLY | os.O_APPEND)),
+                 "truncate": lambda: os.truncate(path, PAGE), "read": lambda: self.read(path), "reopen": lambda: self.read(f"/proc/self/fd/{self.fd}"),
+                 "stat": lambda: os.stat(path), "getxattr": lambda: os.getxattr(path, "user.mine"),
+                 "setxattr": lambda: os.setxattr(path, "user.mine", b"1"), "listxattr": lambda: os.listxattr(path),
+                 "chmod": lambda: os.chmod(path, self.random.choice([0o644, 0o640])), "utime": lambda: os.utime(path),
+                 "link": lambda: os.link(path, f"{path}.{os.getpid()}")}
+        allowed = {"getxattr": {errno.ENODATA}, "link": {errno.ENOENT, errno.EEXIST}}.get(what, ())
+        if what == "reopen":
+            self.fd = os.open(path, os.O_RDONLY)
+        self.attempt(what, calls[what], allowed=allowed)
+        if what == "reopen":
+            os.close(self.fd)
+        elif what == "link" and os.path.lexists(f"{path}.{os.getpid()}"):
+            os.unlink(f"{path}.{os.getpid()}")
+
+    # Where a reader sees what is being written.
+    def shared_keys(self):
+        self.whole = False
+        self.keys()
+
+    # The same, and removed: then an open with O_CREAT succeeds, and everything else finds it or not.
+    def making(self):
+        path = f"{self.root}/key{self.random.randrange(2)}"
+        what = self.random.choice(["create", "create", "create", "rename", "unlink", "unlink", "truncate", "truncate",
+                                   "write", "link"])
+        calls = {"create": lambda: self.write(path, os.O_CREAT | self.random.choice([0, os.O_TRUNC])),
+                 "rename": lambda: os.rename(self.write(f"{path}.{os.getpid()}", os.O_CREAT | os.O_TRUNC), path),
+                 "unlink": lambda: os.unlink(path), "truncate": lambda: os.truncate(path, PAGE),
+                 "write": lambda: self.write(path, 0),
+                 "link": lambda: os.link(path, f"{path}.{os.getpid()}")}
+        if self.attempt(what, calls[what], allowed=() if what in ("create", "rename") else {errno.ENOENT}) and what == "link":
+            os.unlink(f"{path}.{os.getpid()}")
+
+    def write(self, path, flags):
+        self.writes += 1
+        fd = os.open(path, os.O_WRONLY | flags, 0o644)
+        try:
+            os.pwrite(fd, (b"%07d.%07d\n" % (os.getpid(), self.writes) * (PAGE // 16 + 1))[:PAGE], 0)
+        finally:
+            os.close(fd)
+        return path
+
+    def read(self, path):
+        with open(path, "rb", buffering=0) as file:
+            data = file.read()
+            size = os.fstat(file.fileno()).st_size
+        if self.whole and (len(data) != PAGE or size != PAGE or data != (data[:16] * (PAGE // 16 + 1))[:PAGE]):
+            self.errors.append(f"torn: {len(data)} bytes of {size}: {data[:16]} ... {data[-16:]}")
 
     def look(self):
         with open(f"{self.root}/target", "rb") as file:

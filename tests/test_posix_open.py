@@ -192,8 +192,9 @@ unlink-and-close: keep H n rdwr,creat; write &H text; unlink n; close H; type n 
 unlink-and-chmod: keep H n rdwr,creat; unlink n; chmod &H 0600; mode &H = 0600; nlink &H = 0
 unlink-and-open-again: write n text; keep H n rdonly; unlink n; keep G &H rdonly; read &G = text; close H; read &G = text
 unlink-twice-open: write n text; keep H n rdonly; keep G n rdonly; unlink n; close H; read &G = text
-unlink-fifo-and-chmod: fifo p; keep H p rdwr; unlink p; chmod &H 0600 = 0 ~removed-open-by-path ESTALE; nlink &H = 0
-unlink-and-open-by-path: write n text; keep H n path; unlink n; open &H rdonly = 0 ~removed-open-by-path ESTALE|ENOENT; nlink &H = 0; size &H = 4
+unlink-fifo-and-chmod: fifo p; keep H p rdwr; unlink p; chmod &H 0600; nlink &H = 0
+cut-while-read: write n text; keep H n rdonly; open &H wronly,trunc = 0 ~cut-while-read ESTALE; open &H wronly
+unlink-and-open-by-path: write n text; keep H n path; unlink n; open &H rdonly = 0 ~removed-open-by-path ENOENT; nlink &H = 0; size &H = 4
 unlink-directory-around: dir d; write d/n text; keep H d/n rdonly; unlink d/n; rmdir d; read &H = text; nlink &H = 0
 rename-reader: write n text; keep H n rdonly; rename n m; read &H = text; same &H m = yes; nlink &H = 1
 rename-writer: write n text; keep H n rdwr; rename n m; write &H more; close H; read m = more; type n = none

@@ -16,9 +16,9 @@ pytestmark = one_data_path
 PROCESSES, SECONDS = 4, 0.4
 
 
-def race(place, what):
+def race(place, what, seconds=SECONDS):
     """Let them race; the sum of what each counted."""
-    racers = [subprocess.Popen([*PYTHON, str(TESTS / "posix_racer.py"), what, place.root, str(SECONDS), str(seed)],
+    racers = [subprocess.Popen([*PYTHON, str(TESTS / "posix_racer.py"), what, place.root, str(seconds), str(seed)],
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
               for seed in range(PROCESSES)]
     counts, errors = collections.Counter(), []
