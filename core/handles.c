@@ -183,6 +183,25 @@ static int draft_record(struct op *op, struct version *v, const struct stat *byt
 	return r;
 }
 
+/* Has everybody who writes it closed a descriptor? RELEASE of those who closed before may still be on its way, and whoever
+ * has another descriptor of the same open is found when a reader waits. store->lock held. */
+static bool all_flushed(const struct version *v)
+{
+	const struct handle *h;
+	unsigned n = 0;
+
+	DL_FOREACH(v->writer_list, h)
+		n += h->flushed;
+	return n == v->writers; /* which counts those who are about to open it, too */
+}
+
+static void done_now(struct meta_commit *c)
+{
+	c->done(c, 0);
+}
+
+/* Somebody else may have opened it since it was looked at: then it is he who closes it, and nobody must wait for a close that
+ * is not under way. */
 static int set_sealed(struct handle *h, const struct caller *who, bool sealed, enum meta_ack ack, struct meta_commit *c)
 {
 	struct version *v = h->version;
@@ -194,6 +213,12 @@ static int set_sealed(struct handle *h, const struct caller *who, bool sealed, e
 		return r;
 	op_begin(&op, h->st, who);
 	pthread_mutex_lock(&h->st->lock);
+	if (sealed && !all_flushed(v)) {
+		pthread_mutex_unlock(&h->st->lock);
+		op_end(&op, 0, META_READ, NULL);
+		done_now(c);
+		return 0;
+	}
 	v->sealed = sealed;
 	v->sealed_at = timers_now();
 	v->held_up = false;
@@ -204,29 +229,12 @@ static int set_sealed(struct handle *h, const struct caller *who, bool sealed, e
 	return op_end(&op, r, ack, c);
 }
 
-static void done_now(struct meta_commit *c)
-{
-	c->done(c, 0);
-}
-
 static bool has_space(struct store *st)
 {
 	if (st->blobs->ops->space(st->blobs) >= SPACE_RESERVE)
 		return true;
 	garbage_empty(st);
 	return st->blobs->ops->space(st->blobs) >= SPACE_RESERVE;
-}
-
-/* Has everybody who writes it closed a descriptor? RELEASE of those who closed before may still be on its way, and whoever
- * has another descriptor of the same open is found when a reader waits. store->lock held. */
-static bool all_flushed(const struct version *v)
-{
-	const struct handle *h;
-	unsigned n = 0;
-
-	DL_FOREACH(v->writer_list, h)
-		n += h->flushed;
-	return n == v->writers; /* which counts those who are about to open it, too */
 }
 
 static int flush_draft(struct handle *h, const struct caller *who, const struct process *closer, struct meta_commit *c)
