@@ -400,9 +400,11 @@ int roots_make(struct meta *m)
 static int make_roots(struct store *st)
 {
 	struct op op;
+	int r;
 
 	op_begin(&op, st, NULL);
-	return op_end(&op, roots_make(st->meta), META_RECORDED, NULL);
+	r = roots_make(st->meta);
+	return r < 0 ? op_end(&op, r, META_READ, NULL) : end_and_wait(st->meta, META_RECORDED); /* nothing works without */
 }
 
 static void no_process(void *arg, int32_t tid, struct process *p)
