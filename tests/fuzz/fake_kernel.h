@@ -165,10 +165,13 @@ static void daemon_begin(void)
 	fuzzed.options.core = default_options;
 	fuzzed.options.core.acls = ACLS_ON;
 	fuzzed.options.core.wait_timeout = 50 * NS_PER_MS;
+	fuzzed.keeper.fd = -1;
+	descriptors_start();
 	init_locks(&fuzzed);
 	if (open_store_dir(&fuzzed) < 0 || lock_store(&fuzzed, &lock) < 0 || workers_new(2, &fuzzed.workers) < 0 ||
+	    workers_new(1, &fuzzed.slow) < 0 || workers_new(1, &fuzzed.tellers) < 0 ||
 	    workers_new(1, &fuzzed.invalidator) < 0 || timers_new(&fuzzed.timers) < 0 || open_store(&fuzzed) < 0 ||
-	    new_session(&fuzzed) < 0)
+	    session_new(&fuzzed, &fuzzed.se) < 0)
 		abort();
 	close(lock);
 	if (fuse_session_custom_io(fuzzed.se, &io, open("/dev/null", O_RDWR | O_CLOEXEC)) < 0)
