@@ -367,12 +367,13 @@ int borrow_queue_ends(struct op *op, struct meta_object *o); /* nobody can borro
 void borrow_turn(struct store *st, uint64_t object); /* without locks */
 int borrows_start(struct store *st); /* gives what was not given when the daemon ended */
 
-/* usage.c; catalog held but for usage_start and usage_forget_all */
+/* usage.c; catalog held but for those that start, count and forget */
 int usage_check(struct store *st, enum limited what, uint32_t uid); /* may he have one more? */
 int usage_check_in(struct store *st, uint64_t parent, uint32_t uid); /* the same of what gets a name in that directory */
 int usage_chown(struct store *st, const struct meta_object *o, uint32_t before); /* o was another user's */
 int usage_recount(struct store *st); /* what is recorded */
-int usage_start(struct store *st);
+void usage_start(struct store *st); /* before there are threads */
+int usage_count(struct store *st);  /* the same, when what was left is put right */
 void usage_forget_all(struct store *st);
 
 /* once.c */

@@ -475,12 +475,12 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	st->options = *options;
 	pthread_mutex_init(&st->lock, NULL);
 	pthread_mutex_init(&st->usage_lock, NULL);
+	usage_start(st);
 	r = timers_new(&st->timers);
 	if (r == 0)
 		r = garbage_start(st);
 	if (r == 0) {
 		st->resync_timer.fire = resync_again;
-		meta->on_rollback_arg = st;
 		meta->on_rollback = resync;
 		meta->on_failure = resync_later;
 		waiters_start(st);
@@ -496,7 +496,7 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	if (r == 0)
 		r = store_recover(st);
 	if (r == 0)
-		r = usage_start(st);
+		r = usage_count(st);
 	if (r == 0)
 		r = lifetimes_start(st);
 	if (r == 0)

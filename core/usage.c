@@ -196,19 +196,24 @@ int usage_recount(struct store *st)
 	return r < 0 ? r : 0;
 }
 
-int usage_start(struct store *st)
+void usage_start(struct store *st)
 {
-	struct op op;
-	int r;
-
 	engine = st->meta->ops;
 	counting = *engine;
 	counting.dentry_insert = counting_insert;
 	counting.dentry_delete = counting_delete;
 	counting.dentry_set = counting_set;
+	st->meta->on_rollback_arg = st;
+	st->meta->ops = &counting;
+}
+
+int usage_count(struct store *st)
+{
+	struct op op;
+	int r;
+
 	op_begin(&op, st, NULL);
 	r = usage_recount(st);
-	st->meta->ops = &counting;
 	op_end(&op, 0, META_READ, NULL);
 	return r;
 }
