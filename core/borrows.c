@@ -400,6 +400,8 @@ static int obstacle(struct store *st, const struct meta_object *o, bool mut)
 	obj = object_find(st, o->id);
 	r = obj != NULL ? in_use(obj) : 0;
 	pthread_mutex_unlock(&st->lock);
+	if (r == 0 && draft_recorded(st, o->id) != 0)
+		r = -EBUSY; /* what was closed has yet to be published */
 	return r == 0 && o->state != OBJECT_READY ? -EBUSY : r;
 }
 
