@@ -57,6 +57,10 @@ static ssize_t take_answer(int fd, struct iovec *iov, int count, void *userdata)
 	for (unsigned i = 0; a == NULL && i < asked_count; i++)
 		if (asked[i].unique == h->unique)
 			a = &asked[i];
+	if (a == NULL && h->error == -EAGAIN) { /* an INTERRUPT that came too late, which libfuse would have again */
+		pthread_mutex_unlock(&asked_lock);
+		return (ssize_t)total;
+	}
 	if (a == NULL)
 		broken("an answer that nobody waits for", h->unique, 0);
 	if (a->done)
@@ -139,12 +143,17 @@ static void interrupt_all(void)
 	}
 }
 
-static void all_must_be_answered(void)
+static void wait_for_all(void)
 {
-	interrupt_all();
 	for (unsigned i = 0; i < asked_count; i++)
 		if (answer_of(asked[i].unique, ANSWER_SECONDS * NS_PER_SEC) == NULL)
 			broken("never answered", asked[i].unique, asked[i].opcode);
+}
+
+static void all_must_be_answered(void)
+{
+	interrupt_all();
+	wait_for_all();
 }
 
 static void daemon_begin(void)
