@@ -410,6 +410,19 @@ static void run(struct open_request *rq)
 	}
 }
 
+/* With a place for what is to be opened. */
+static void start(struct open_request *rq)
+{
+	int r = file_new(rq->fs, FILE_DATA, rq->who.uid, &rq->file);
+
+	if (r == 0 && writes(rq))
+		r = file_will_write(rq->file);
+	if (r < 0)
+		fail(rq, -r);
+	else
+		run(rq);
+}
+
 static struct open_request *new_request(fuse_req_t req, fuse_ino_t ino)
 {
 	struct open_request *rq = calloc(1, sizeof(*rq));
@@ -473,13 +486,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	rq->fi = *fi;
 	rq->awaits = view == VIEW_AWAITED;
-	r = file_new(rq->fs, FILE_DATA, rq->who.uid, &rq->file);
-	if (r == 0 && write)
-		r = file_will_write(rq->file);
-	if (r < 0)
-		fail(rq, -r);
-	else
-		run(rq);
+	start(rq);
 }
 
 void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size)
@@ -515,7 +522,7 @@ static void open_created(fuse_req_t req, fuse_ino_t parent, const char *name, mo
 	if (rq->name == NULL)
 		fail(rq, ENOMEM);
 	else
-		run(rq);
+		start(rq);
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
