@@ -129,7 +129,7 @@ void intent_looked(struct store *st, int32_t tid, uint64_t node)
 
 	pthread_mutex_lock(&st->lock);
 	in = intent_find(st, tid);
-	if (in != NULL) {
+	if (in != NULL && (node != 0 || !in->looked)) { /* link(2) looks the new name up as well, and finds nothing */
 		in->looked = true;
 		in->given = node;
 	}

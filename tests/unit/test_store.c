@@ -1154,6 +1154,28 @@ static void test_links(void **state)
 	check_idle(0);
 }
 
+/* As the kernel makes a link: looks both names up, and once more when what has the first is gone. */
+static int link_what_is_replaced(int32_t tid)
+{
+	struct caller linker = who(tid);
+	struct entry e, none;
+
+	CHECK_R(lookup(tid, META_ROOT, "k", &e), 0);
+	CHECK_R(lookup(tid, META_ROOT, "link", &none), -ENOENT);
+	CHECK_R(unlink_name("k"), 0);
+	put("k", "another");
+	return COMMITTED(store_link(st, &linker, e.node, META_ROOT, "link", &none, c));
+}
+
+static void test_links_of_what_is_replaced(void **state)
+{
+	put("k", "one");
+	CHECK_R(link_what_is_replaced(5), -ESTALE);
+	CHECK_R(link_what_is_replaced(5), -ENOENT);
+	CHECK_R(unlink_name("k"), 0);
+	check_idle(0);
+}
+
 struct listed {
 	unsigned n;
 	uint64_t last;
@@ -1364,6 +1386,7 @@ int main(int argc, char **argv)
 		TEST(test_directories),
 		TEST(test_rename),
 		TEST(test_links),
+		TEST(test_links_of_what_is_replaced),
 		TEST(test_readdir),
 		TEST(test_user_attributes),
 		TEST(test_log),
