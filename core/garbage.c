@@ -179,6 +179,7 @@ static void forget_removed(struct store *st, struct removal *rm)
 			if (rm->vid != 0)
 				r = st->meta->ops->garbage_remove(st->meta, rm->vid);
 		op_end(&op, r, META_LATER, NULL);
+		give_way();
 	}
 }
 
@@ -207,6 +208,7 @@ static void remove_all(struct store *st, struct removal *list, int result)
 			close(end.fd);
 		if (end.remove == 0 || st->blobs->ops->remove(st->blobs, end.remove) < 0)
 			rm->vid = 0; /* in use, or it stays recorded */
+		give_way();
 	}
 	forget_removed(st, list);
 }

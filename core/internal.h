@@ -6,6 +6,7 @@
 #include "core/walks.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <uthash.h>
 #include <utlist.h>
@@ -264,6 +265,12 @@ struct version *version_current(struct store *st, const struct meta_object *o); 
 
 int object_of_version(struct store *st, uint64_t vid, struct meta_object *o); /* in an operation of its own */
 int record_now(struct store *st, enum meta_ack ack); /* waits until everything up to now is; without locks */
+/* Between two steps of a long work that nobody waits for: who waits for this CPU has it first. A thread that serves
+ * requests has its own CPU, and would wait for a whole time slice, several milliseconds. Without locks. */
+static inline void give_way(void)
+{
+	sched_yield();
+}
 int end_and_wait(struct meta *m, enum meta_ack ack); /* ends an operation, and waits until it is recorded */
 int roots_make(struct meta *m);                      /* those that are missing; inside of an operation */
 int hash_file(int fd, int64_t left, char hex[static 65]); /* SHA-256 of the next `left` bytes at most */

@@ -684,6 +684,7 @@ static void go_on(struct timer *t)
 	struct op op;
 	int r;
 
+	give_way();
 	op_begin(&op, st, NULL);
 	pthread_mutex_lock(&st->lock);
 	e = st->endings;
