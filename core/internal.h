@@ -264,6 +264,7 @@ struct version_end version_put(struct store *st, struct version *v);
 struct version *version_current(struct store *st, const struct meta_object *o); /* found or made, not counted */
 
 int object_of_version(struct store *st, uint64_t vid, struct meta_object *o); /* in an operation of its own */
+int new_file(struct store *st, uint64_t vid); /* for a draft; a descriptor to read and write */
 int record_now(struct store *st, enum meta_ack ack); /* waits until everything up to now is; without locks */
 /* Between two steps of a long work that nobody waits for: who waits for this CPU has it first. A thread that serves
  * requests has its own CPU, and would wait for a whole time slice, several milliseconds. Without locks. */

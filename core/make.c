@@ -81,7 +81,7 @@ static int insert_empty(struct op *op, uint64_t parent, const char *name, struct
 {
 	struct blobs *blobs = op->st->blobs;
 	char key[PATH_MAX];
-	int fd = blobs->ops->create(blobs, o->vid), r = fd < 0 ? fd : 0;
+	int fd = new_file(op->st, o->vid), r = fd < 0 ? fd : 0;
 
 	o->state = OBJECT_READY;
 	o->version = 1;
@@ -181,7 +181,7 @@ static void drop_live(struct store *st, const struct caller *who, struct version
 /* The file of what was recorded. When it cannot be made the draft settles, which takes the record back. */
 static int create_data(struct store *st, const struct caller *who, struct version *v, uint32_t mode, bool live)
 {
-	int fd = st->blobs->ops->create(st->blobs, v->vid);
+	int fd = new_file(st, v->vid);
 	struct stat bytes;
 	bool blessed = fd >= 0 && (mode & (S_ISUID | S_ISGID)) != 0 && fstat(fd, &bytes) == 0;
 

@@ -25,7 +25,7 @@ static int copy_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 	struct blobs *b = st->blobs;
 	int from, r;
 
-	*fd = b->ops->create(b, vid);
+	*fd = new_file(st, vid);
 	if (*fd < 0 || base == 0)
 		return *fd < 0 ? *fd : 0;
 	from = b->ops->open(b, base);

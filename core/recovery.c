@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define LOST_GAP 4096 /* numbers without files, behind which no more are looked for */
+
 struct ids {
 	struct meta_draft *drafts;
 	uint64_t *vids;
@@ -141,6 +143,8 @@ static int recover_drafts(struct store *st)
 		r = op_end(&op, r, META_LATER, NULL);
 		if (r == 0 && as != 0)
 			r = st->blobs->ops->publish(st->blobs, l.drafts[i].vid, as);
+		else if (r == 0) /* it may be among the published ones, when power loss has taken that back */
+			r = st->blobs->ops->remove(st->blobs, l.drafts[i].vid);
 	}
 	free(l.drafts);
 	return r;
@@ -231,10 +235,35 @@ static int recover_torn(struct store *st)
 	return r;
 }
 
+/* Power loss takes back the last operations, but not always the files that they had published. Those have numbers above
+ * all that are recorded, in the order in which they were made. */
+static int recover_lost(struct store *st)
+{
+	uint64_t next = 0, vid = 0;
+	unsigned missing = 0;
+	struct stat bytes;
+	struct op op;
+	int r;
+
+	if (!st->meta->left_open)
+		return 0;
+	op_begin(&op, st, NULL);
+	r = st->meta->ops->numbers(st->meta, &next, &vid);
+	op_end(&op, 0, META_READ, NULL);
+	for (vid++; r == 0 && vid < next && missing < LOST_GAP; vid++) {
+		missing = st->blobs->ops->stat(st->blobs, vid, &bytes) == 0 ? 0 : missing + 1;
+		if (missing == 0 && !garbage_put_off(st, vid))
+			r = st->blobs->ops->remove(st->blobs, vid);
+	}
+	return r;
+}
+
 int store_recover(struct store *st)
 {
-	int r = recover_drafts(st);
+	int r = recover_lost(st); /* first: before there are new numbers */
 
+	if (r == 0)
+		r = recover_drafts(st);
 	if (r == 0)
 		r = recover_torn(st);
 	if (r == 0)

@@ -270,6 +270,15 @@ static void now_recorded(struct meta_commit *c, int r)
 	pthread_mutex_unlock(&w->lock);
 }
 
+/* Of a future that was declared in an earlier mount, power loss may have left what it has taken back. */
+int new_file(struct store *st, uint64_t vid)
+{
+	struct blobs *b = st->blobs;
+	int r = vid < st->meta->first ? b->ops->remove(b, vid) : 0;
+
+	return r < 0 ? r : b->ops->create(b, vid);
+}
+
 int object_of_version(struct store *st, uint64_t vid, struct meta_object *o)
 {
 	struct op op;

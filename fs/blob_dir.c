@@ -125,9 +125,13 @@ static int publish(struct blobs *b, uint64_t vid, uint64_t as)
 	if (errno != ENOENT)
 		return -errno;
 	snprintf(shard, sizeof(shard), "%02x", (unsigned)(as & 0xff));
-	if (mkdirat(dir_of(b)->data, shard, 0700) < 0)
-		return errno == EEXIST ? 0 : -errno; /* the file is there already, or nowhere */
-	return renameat(dir_of(b)->drafts, from, dir_of(b)->data, to) < 0 && errno != ENOENT ? -errno : 0;
+	if (mkdirat(dir_of(b)->data, shard, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	if (renameat(dir_of(b)->drafts, from, dir_of(b)->data, to) == 0)
+		return 0;
+	/* It is there already, or nowhere; or it was published, and power loss has taken that back. */
+	data_name(vid, from);
+	return errno == ENOENT && renameat(dir_of(b)->data, from, dir_of(b)->data, to) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 /* A lease to write is refused while anybody else has the file open, as by a mapping that outlived its descriptor. */

@@ -301,6 +301,8 @@ struct meta {
 	/* How often changes were taken back, and why they were last; changed between begin and end. */
 	_Atomic unsigned rollbacks;
 	int rollback_error;
+	uint64_t first; /* of the numbers that are given out: all others are from before it was opened */
+	bool left_open; /* whoever had it before has not closed it: it was killed, or the power failed */
 	bool serving; /* set by core: whoever asks now is told EIO, not -EBADMSG, when what is read makes no sense */
 };
 

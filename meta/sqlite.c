@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,13 +135,30 @@ static int open_connection(const char *path, sqlite3 **db)
 	return rc == SQLITE_OK ? 0 : sqlite_errno(*db, rc);
 }
 
+static void wal_of(const char *path, char wal[static PATH_MAX])
+{
+	snprintf(wal, PATH_MAX, "%s-wal", path);
+}
+
+/* Closing removes it. */
+static bool has_wal(const char *path)
+{
+	char wal[PATH_MAX];
+	struct stat st;
+
+	wal_of(path, wal);
+	return stat(wal, &st) == 0 && st.st_size > 0;
+}
+
+/* The numbers that were reserved are not reserved again after power loss: files have them as names. And there is a log
+ * from now on, also after that. */
 static int open_wal(struct sqlite_catalog *s, const char *path)
 {
-	char wal[4096 + 8];
+	char wal[PATH_MAX];
 
-	snprintf(wal, sizeof(wal), "%s-wal", path);
+	wal_of(path, wal);
 	s->wal_fd = open(wal, O_RDWR | O_CLOEXEC);
-	return s->wal_fd < 0 ? -errno : 0;
+	return s->wal_fd < 0 || fdatasync(s->wal_fd) < 0 ? -errno : 0;
 }
 
 /* Bad pages show when they are read: the root directory and the small tables are read at every start anyway. */
@@ -152,6 +170,7 @@ static int first_commit(struct sqlite_catalog *s)
 	if (r < 0 && r != -ENOENT)
 		return r;
 	r = sqlite_reserve_ids(s);
+	s->meta.first = s->next_id;
 	if (r == 0)
 		r = sqlite_step(s, STMT_COMMIT);
 	s->in_transaction = s->changed = false;
@@ -261,6 +280,7 @@ int meta_sqlite_open(const char *path, struct meta **ret, const char **why)
 	*why = NULL;
 	if (s == NULL)
 		return -ENOMEM;
+	s->meta.left_open = has_wal(path);
 	r = open_connection(path, &s->db);
 	if (r == 0)
 		r = migrate(s->db, why);

@@ -29,7 +29,7 @@ static const struct {
 #define SQL_BORROW_REMOVE "DELETE FROM borrow WHERE handle = ?1"
 #define SQL_CHECK "PRAGMA integrity_check"
 #define SQL_HIGHEST                                                                                                    \
-	"SELECT max(ifnull((SELECT max(id) FROM object), 0), ifnull((SELECT max(vid) FROM object), 0),"               \
+	"SELECT max(ifnull((SELECT max(id) FROM object), 0), ifnull((SELECT max(vid) FROM object WHERE vid <> id), 0),"\
 	" ifnull((SELECT max(vid) FROM draft), 0), ifnull((SELECT max(vid) FROM garbage), 0),"                        \
 	" ifnull((SELECT max(draft) FROM aborted), 0), 15)"
 #define SQL_NUMBERS "SELECT ifnull((SELECT next FROM sequence WHERE name = 'id'), 0), (" SQL_HIGHEST ")"

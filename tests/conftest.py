@@ -27,6 +27,7 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz-seed", type=int, default=None, help="replay a fuzz test from this seed on")
     parser.addoption("--faults-all", action="store_true", help="let every single system call below the daemon fail")
     parser.addoption("--faults-n", type=int, default=None, help="only the one with this number")
+    parser.addoption("--power-cuts", type=int, default=1, help="how often the power fails in each of its tests (1)")
     parser.addoption("--race-processes", type=int, default=16, help="how many processes race for borrows (16)")
     parser.addoption("--race-seconds", type=float, default=3, help="how long they do (3)")
     parser.addoption("--tools-long", action="store_true", help="ordinary programs on larger input and for longer")
