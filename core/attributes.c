@@ -60,7 +60,7 @@ static void overlay(struct store *st, struct subject *s)
 
 static void entry_of(struct store *st, struct subject *s, uint64_t node, struct entry *e)
 {
-	*e = (struct entry){ .node = node, .o = s->o };
+	*e = (struct entry){ .node = node, .o = s->o, .recounted = is_recounted(st, node) };
 	if (subject_self(s) != &s->o) {
 		borrow_show(&s->handle, s->via == VIA_MUT, e);
 		return;

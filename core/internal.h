@@ -147,6 +147,14 @@ struct dir_path {
 	UT_hash_handle hh;
 };
 
+/* See recounts.c. Guarded by the catalog. */
+#define RECOUNTS_MAX 64
+struct recounts {
+	uint64_t nodes[RECOUNTS_MAX];
+	unsigned next;
+	int64_t until; /* boot time; 0: there is none */
+};
+
 struct store {
 	struct meta *meta;
 	struct blobs *blobs;
@@ -176,6 +184,7 @@ struct store {
 
 	struct garbage *garbage;            /* guards itself */
 	struct dir_path *dir_paths;         /* guarded by the catalog */
+	struct recounts recounts;
 	struct timer resync_timer;          /* memory is to be looked through again, as the catalog could not be read */
 	struct timer deadline_timer;        /* for the soonest deadline of all */
 	struct timer aborted_timer;
@@ -220,6 +229,7 @@ struct op_note {
 	struct meta_event event;
 };
 
+#define FORGOTTEN_MAX 3 /* a rename: what it replaces, and two directories */
 /* What waits for the operation to be recorded. */
 struct aftermath {
 	struct meta_commit c;
@@ -231,6 +241,7 @@ struct aftermath {
 	uint64_t draft;   /* its version */
 	int failed;       /* why it is not published, though it was closed or fsynced; 0: by what is recorded of it */
 	uint64_t makes;   /* a version that is whole at once, whose file is published then, or removed. 0: none */
+	uint64_t forgotten[FORGOTTEN_MAX]; /* nodes whose attributes the kernel has to forget first */
 	uint64_t poisons; /* the draft whose writer is told of it: if it cannot be recorded, the draft has failed. 0: none */
 };
 
@@ -504,6 +515,11 @@ int intent_subject(struct store *st, int32_t tid, uint64_t node, struct subject 
 void intent_away(struct store *st, int32_t tid, bool write); /* it is being told to look a name up again; without locks */
 uint64_t intent_node(struct store *st, const struct caller *who, const struct meta_object *o,
 		     struct version_end *overtaken); /* locked */
+
+/* recounts.c; the catalog is held */
+void op_recounts(struct op *op, const struct meta_object *o); /* o, which has other names still, has one less */
+void op_recounts_dir(struct op *op, uint64_t dir);            /* a directory in it was made, removed or moved */
+bool is_recounted(struct store *st, uint64_t node);
 
 /* namespace.c */
 int dir_get(struct store *st, uint64_t id, struct meta_object *dir); /* -ENOENT, -ENOTDIR */

@@ -122,6 +122,8 @@ int store_make(struct store *st, const struct caller *who, uint64_t parent, cons
 		fill_entry(st, who, &o, e);
 		r = lifetime_entry_until(st, &o, &e->until);
 		op_shows_name(&op, parent, name);
+		if (is_dir(&o))
+			op_recounts_dir(&op, parent);
 	}
 	return op_end(&op, r, META_RECORDED, c);
 }

@@ -86,7 +86,7 @@ void fill_entry(struct store *st, const struct caller *who, const struct meta_ob
 	bool closed;
 	int fd;
 
-	*e = (struct entry){ .node = o->vid, .o = *o, .stable = true };
+	*e = (struct entry){ .node = o->vid, .o = *o, .stable = true, .recounted = is_recounted(st, o->vid) };
 	if (!is_file(o))
 		return;
 	pthread_mutex_lock(&st->lock);
@@ -339,9 +339,10 @@ static int drop_name(struct op *op, struct meta_object *o, int waiters_get)
 {
 	o->nlink--;
 	o->ctime = store_now(op->st);
-	if (o->nlink > 0)
-		return op->st->meta->ops->object_update(op->st->meta, o);
-	return object_delete(op, o, waiters_get);
+	if (o->nlink == 0)
+		return object_delete(op, o, waiters_get);
+	op_recounts(op, o);
+	return op->st->meta->ops->object_update(op->st->meta, o);
 }
 
 /* The last name of what is borrowed stays. */
@@ -436,6 +437,8 @@ static int remove_dir(struct op *op, const struct meta_dentry *d, struct meta_ob
 		r = op->st->meta->ops->object_touch(op->st->meta, d->parent, store_now(op->st), -1);
 	if (r < 0)
 		store_forget(op->st, o->id);
+	else
+		op_recounts_dir(op, d->parent);
 	paths_forget(op->st);
 	return r;
 }
@@ -505,15 +508,20 @@ static int rename_check(struct store *st, struct renaming *rn, uint64_t to)
 	return is_dir(&rn->b) ? check_empty(st, rn->b.id) : check_evict(&rn->b);
 }
 
-static int touch_parents(struct store *st, struct renaming *rn, uint64_t to_parent, int delta)
+static int touch_parents(struct op *op, struct renaming *rn, uint64_t to_parent, int delta)
 {
-	int64_t now = store_now(st);
+	struct meta *m = op->st->meta;
+	int64_t now = store_now(op->st);
 	int r;
 
 	if (rn->from.parent == to_parent)
-		return st->meta->ops->object_touch(st->meta, to_parent, now, 0);
-	r = st->meta->ops->object_touch(st->meta, rn->from.parent, now, -delta);
-	return r == 0 ? st->meta->ops->object_touch(st->meta, to_parent, now, delta) : r;
+		return m->ops->object_touch(m, to_parent, now, 0);
+	if (delta != 0) {
+		op_recounts_dir(op, rn->from.parent);
+		op_recounts_dir(op, to_parent);
+	}
+	r = m->ops->object_touch(m, rn->from.parent, now, -delta);
+	return r == 0 ? m->ops->object_touch(m, to_parent, now, delta) : r;
 }
 
 /* What has a key again is not bound to the process any more for which somebody owned it. */
@@ -539,7 +547,7 @@ static int exchange(struct op *op, struct renaming *rn)
 		r = m->ops->object_update(m, &rn->a);
 	if (r == 0)
 		r = m->ops->object_update(m, &rn->b);
-	return r == 0 ? touch_parents(op->st, rn, rn->to.parent, delta) : r;
+	return r == 0 ? touch_parents(op, rn, rn->to.parent, delta) : r;
 }
 
 /* Takes away what is at the target. Whoever waits for it looks the name up again: a future is set by renaming the
@@ -572,7 +580,7 @@ static int move_name(struct op *op, struct renaming *rn, uint64_t to, const char
 	if (r == 0)
 		r = m->ops->object_update(m, &rn->a);
 	if (r == 0)
-		r = touch_parents(op->st, rn, to, is_dir(&rn->a));
+		r = touch_parents(op, rn, to, is_dir(&rn->a));
 	waiters_wake_absent(op, to, to_name);
 	if (r == 0 && is_file(&rn->a)) {
 		r = path_of_name(op->st, to, to_name, key);

@@ -95,6 +95,8 @@ static void after_commit(struct meta_commit *c, int r)
 		a->st->blobs->ops->remove(a->st->blobs, a->makes);
 	else if (a->makes != 0)
 		a->st->blobs->ops->publish(a->st->blobs, a->makes, a->makes); /* it is found in either place */
+	for (unsigned i = 0; i < FORGOTTEN_MAX && a->forgotten[i] != 0; i++)
+		a->st->hooks.forget_now(a->st->hooks_arg, a->forgotten[i]);
 	if ((r < 0 || !garbage_take(a->st, a->removals, a->user)) && a->user != NULL)
 		a->user->done(a->user, r);
 	if (a->settles != 0 && r < 0)
@@ -465,7 +467,7 @@ static void no_event(void *arg, const struct meta_event *e)
 static const struct store_hooks no_hooks = {
 	.process = no_process, .holds = no_holds, .held = nobody_holds, .only_these_hold = believe_holds,
 	.identify = no_identify, .watch = no_watch, .invalidate = no_invalidate, .forget = no_forget,
-	.told = told_at_once, .event = no_event,
+	.forget_now = no_forget, .told = told_at_once, .event = no_event,
 };
 
 int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_hooks *hooks, void *hooks_arg,

@@ -86,6 +86,8 @@ struct store_hooks {
 	void (*invalidate)(void *arg, uint64_t parent, const char *name);
 	/* The attributes of a node have changed by themselves. As invalidate, and in order with that. */
 	void (*forget)(void *arg, uint64_t node);
+	/* The same at once. Called without locks, before the change is answered that has led to it. */
+	void (*forget_now)(void *arg, uint64_t node);
 	/* Call t->done when all that was said by these two until now has come to be known; it may be at once. */
 	void (*told)(void *arg, struct told *t);
 	/* Something happened; e is valid during the call. */
@@ -134,6 +136,7 @@ struct entry {
 	enum via via;         /* VIA_REF, VIA_MUT: it is a borrow, with the rights of that; node belongs to that way */
 	bool stable;          /* the name means this node until somebody changes it through the front end, or: */
 	int64_t until;        /* when it goes away by itself, boot time; 0: it does not, or a hook will tell */
+	bool recounted;       /* the number of its names is another since a moment: forget how the node looks, then answer */
 };
 
 /* What to make with store_make. */

@@ -256,6 +256,7 @@ struct reply {
 };
 struct reply *reply_new(fuse_req_t req, int kind, enum view view); /* NULL: has answered ENOMEM */
 void reply_end(struct reply *r, int result); /* result < 0: the change was refused, answer now */
+void reply_prepare(struct fs *fs, const struct entry *e); /* before what it looks like is told */
 void reply_entry_param(enum view view, const struct entry *e, struct fuse_entry_param *p);
 double reply_attr(enum view view, const struct entry *e, struct stat *st); /* returns the timeout */
 

@@ -405,6 +405,14 @@ static void hook_forget(void *arg, uint64_t node)
 	fs_forget_later(arg, node);
 }
 
+static void hook_forget_now(void *arg, uint64_t node)
+{
+	struct fs *fs = arg;
+
+	if (atomic_load(&fs->serving))
+		fs_forget_attributes(fs, node);
+}
+
 static void hook_told(void *arg, struct told *t)
 {
 	fs_told(arg, t);
@@ -418,7 +426,7 @@ static void hook_event(void *arg, const struct meta_event *e)
 static const struct store_hooks hooks = {
 	.process = hook_process, .holds = hook_holds, .held = hook_held, .only_these_hold = hook_only_these_hold,
 	.identify = hook_identify, .watch = hook_watch, .invalidate = hook_invalidate, .forget = hook_forget,
-	.told = hook_told, .event = hook_event,
+	.forget_now = hook_forget_now, .told = hook_told, .event = hook_event,
 };
 
 static int open_store(struct fs *fs)

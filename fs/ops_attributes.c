@@ -22,6 +22,7 @@ static void reply_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		fuse_reply_err(req, -r);
 		return;
 	}
+	reply_prepare(fs, &e);
 	timeout = reply_attr(node_view(ino), &e, &st);
 	fuse_reply_attr(req, &st, detour_at(fs, ino) ? 0 : timeout);
 }

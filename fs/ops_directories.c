@@ -52,6 +52,7 @@ static int add_entry(void *arg, const struct meta_dentry *d, const struct entry 
 	found.stable = found.stable && l->of == l->view; /* members of lifetimes go away by themselves */
 	if (found.until != 0) /* a listing may take long to make, and the kernel counts from its arrival */
 		found.until -= LISTING_NS;
+	reply_prepare(fs_of(l->req), &found);
 	reply_entry_param(l->of, &found, &p);
 	if (detour_at(fs_of(l->req), p.ino))
 		p.attr_timeout = 0;

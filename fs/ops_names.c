@@ -91,8 +91,10 @@ static int look_up(struct fs *fs, const struct caller *who, fuse_ino_t parent, c
 		views_await(fs, id, name, r == 0 ? &e : NULL, p);
 		return p->ino != 0 ? 0 : -ENOMEM;
 	}
-	if (r == 0)
+	if (r == 0) {
+		reply_prepare(fs, &e);
 		reply_entry_param(view, &e, p);
+	}
 	if (r == 0 && detour_at(fs, p->ino))
 		p->attr_timeout = 0;
 	return r;

@@ -70,6 +70,12 @@ static double entry_seconds(const struct entry *e)
 	return left < 0 ? 0 : left < STABLE_SECONDS ? left : STABLE_SECONDS;
 }
 
+void reply_prepare(struct fs *fs, const struct entry *e)
+{
+	if (e->recounted)
+		fs_forget_attributes(fs, e->node);
+}
+
 void reply_entry_param(enum view of, const struct entry *e, struct fuse_entry_param *p)
 {
 	enum view view = shown_in(of, e);

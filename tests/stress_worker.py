@@ -200,20 +200,9 @@ class Process:
         name = next((name for name, counter in self.expected.items() if counter), None)
         if name:
             second = self.path(f"tmp/link-{self.number}")
-            self.link_patiently(self.path(name), second)
+            os.link(self.path(name), second)
             assert read_object(second)[2] == self.expected[name]
             os.unlink(second)
-
-    def link_patiently(self, old, new):
-        """FUSE in the kernel may count a link too few when somebody asks while a name is unlinked; stat mends it."""
-        for attempt in range(10):
-            try:
-                os.link(old, new)
-                return
-            except FileNotFoundError:
-                if attempt == 9:
-                    raise
-                os.stat(old)
 
     def attributes(self):
         name = next((name for name, counter in self.expected.items() if counter), None)

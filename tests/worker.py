@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 MAPS = {}
 reply_lock = threading.Lock()
@@ -158,6 +159,15 @@ def readlink_into(path, size):
     if count < 0:
         raise OSError(ctypes.get_errno(), "readlink")
     return buffer.raw[:count]
+
+
+def ask_the_daemon(path, seconds):
+    """stat(2) again and again, of the daemon itself also when the kernel knows (AT_STATX_FORCE_SYNC)."""
+    libc = ctypes.CDLL(None)
+    buffer = ctypes.create_string_buffer(512)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        libc.statx(-100, os.fsencode(path), 0x2000, 0x7ff, buffer)
 
 
 def bind_socket(folder, name):

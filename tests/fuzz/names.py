@@ -599,10 +599,12 @@ class Shared(Process):
         path = self.path(self.NAMES + self.FOLDERS)
         self.say("stat", path)
         found = self.allow(self.ANY, os.lstat, path)
-        if found is not None and found.st_nlink < 1:  # another has removed it between the look-up and the rest of stat(2)
-            again = self.allow(self.ANY, os.lstat, path)
-            if again is not None and again.st_ino == found.st_ino and again.st_nlink < 1:
+        end, number = time.monotonic() + 10, found and found.st_ino
+        # Another is removing it: it has no name any more, but he has to get the processor before the name is gone.
+        while found is not None and found.st_ino == number and found.st_nlink < 1:
+            if time.monotonic() > end:
                 raise Different("found by a name, and has none")
+            found = self.allow(self.ANY, os.lstat, path)
 
     def list(self):
         path = self.folder()

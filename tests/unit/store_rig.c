@@ -75,7 +75,7 @@ static void hook_event(void *arg, const struct meta_event *e)
 const struct store_hooks hooks = {
 	.process = hook_process, .holds = hook_holds, .held = hook_held, .only_these_hold = hook_only_these,
 	.identify = hook_identify, .watch = hook_watch, .invalidate = hook_invalidate, .forget = hook_forget,
-	.told = hook_told, .event = hook_event,
+	.forget_now = hook_forget, .told = hook_told, .event = hook_event,
 };
 
 struct caller who(int32_t tid)
