@@ -111,29 +111,49 @@ static void set_times(struct meta_object *o, const struct attribute_change *ch, 
 		o->mtime = ch->mtime == INT64_MIN ? now : ch->mtime;
 }
 
+/* A draft that was sealed is known by its time of modification: with another one it was written afterwards. So is one that
+ * was given its mode after the last write. */
+static int retime(struct store *st, struct version *v, int fd, const struct timespec ts[static 2])
+{
+	struct stat before, after;
+	bool sealed;
+
+	if (fstat(fd, &before) < 0 || futimens(fd, ts) < 0 || fstat(fd, &after) < 0)
+		return -errno;
+	if (v == NULL)
+		return 0;
+	pthread_mutex_lock(&st->lock);
+	if (v->blessed_mtime == ns_of(&before.st_mtim))
+		v->blessed_mtime = ns_of(&after.st_mtim);
+	sealed = v->sealed && (v->role == ROLE_DRAFT || v->object->settling) && !v->object->gone;
+	pthread_mutex_unlock(&st->lock);
+	return sealed ? draft_record(st, v, &after) : 0;
+}
+
 /* The times of a draft are those of its file, which is where publishing takes them from; so are those of what is changed
  * in place. */
-static void set_draft_times(struct store *st, struct subject *s, const struct attribute_change *ch)
+static int set_draft_times(struct store *st, struct subject *s, const struct attribute_change *ch)
 {
 	struct timespec ts[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
-	int fd = -1, opened = -1;
+	int fd = -1, opened = -1, r = 0;
 
 	if ((ch->which & (CHANGE_ATIME | CHANGE_MTIME)) == 0 || !is_file(&s->o) || (s->v == NULL && !s->o.live))
-		return;
+		return 0;
 	if ((ch->which & CHANGE_ATIME) != 0)
 		ts[0] = timespec_of(s->o.atime);
 	if ((ch->which & CHANGE_MTIME) != 0)
 		ts[1] = timespec_of(s->o.mtime);
 	pthread_mutex_lock(&st->lock);
-	if (s->v != NULL && (s->v->role == ROLE_DRAFT || s->o.live))
+	if (s->v != NULL && (s->v->role == ROLE_DRAFT || s->v->object->settling || s->o.live))
 		fd = s->v->fd;
 	pthread_mutex_unlock(&st->lock);
 	if (fd < 0 && s->o.live && !s->gone)
 		fd = opened = st->blobs->ops->open(st->blobs, s->o.vid);
 	if (fd >= 0)
-		futimens(fd, ts);
+		r = retime(st, s->v, fd, ts);
 	if (opened >= 0)
 		close(opened);
+	return r;
 }
 
 /* chown(2) with -1 and -1 looks like what the kernel asks of itself when a file is written that has something to lose. So
@@ -173,8 +193,7 @@ static int set_fields(struct op *op, struct subject *s, const struct attribute_c
 		o->gid = ch->gid;
 	set_times(o, ch, now);
 	o->ctime = now;
-	set_draft_times(st, s, ch);
-	return r;
+	return r == 0 ? set_draft_times(st, s, ch) : r;
 }
 
 /* Nothing of this concerns what it stands for. */

@@ -534,6 +534,8 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 		show_published(op, v, &o, &p);
 		r = get_row(st, v, &o);
 		q.gone = v->object->gone;
+		if (!v->stored)
+			fstat(v->fd, &bytes); /* its times may have been set */
 	}
 	if (*verdict != DRAFT_PUBLISH && v->error != 0 && !v->extends && v->fd >= 0 && ftruncate(v->fd, 0) < 0)
 		perror("promisefs: giving back the space of a draft");

@@ -161,9 +161,9 @@ static int record_in_place(struct op *op, struct version *v)
 	return r == 0 ? m->ops->object_update(m, &o) : r;
 }
 
-static int draft_record(struct op *op, struct version *v, const struct stat *bytes)
+int draft_record(struct store *st, struct version *v, const struct stat *bytes)
 {
-	struct meta *m = op->st->meta;
+	struct meta *m = st->meta;
 	struct meta_draft d = { .object = v->object->id, .vid = v->vid, .sealed = v->sealed, .fsynced = v->fsynced,
 				.size = bytes->st_size, .mtime = ns_of(&bytes->st_mtim) };
 	struct meta_object o;
@@ -173,7 +173,7 @@ static int draft_record(struct op *op, struct version *v, const struct stat *byt
 	if (v->object->gone)
 		return 0;
 	r = m->ops->object_get(m, d.object, &o);
-	other = r == 0 ? draft_recorded(op->st, d.object) : 0;
+	other = r == 0 ? draft_recorded(st, d.object) : 0;
 	if (other != 0 && other != v->vid)
 		r = m->rollback_error; /* ours was taken back, together with how the one before was settled */
 	if (r == 0)
@@ -223,7 +223,7 @@ static int set_sealed(struct handle *h, const struct caller *who, bool sealed, e
 	v->sealed_at = timers_now();
 	v->held_up = false;
 	pthread_mutex_unlock(&h->st->lock);
-	r = draft_record(&op, v, &bytes);
+	r = draft_record(h->st, v, &bytes);
 	if (r == 0 && sealed && op_after(&op) != NULL)
 		op.after->poisons = v->vid; /* close(2) is told, so nothing must come of it */
 	return op_end(&op, r, ack, c);
@@ -344,7 +344,7 @@ int store_fsync(struct handle *h, struct meta_commit *c)
 	draft = v->role == ROLE_DRAFT;
 	current = v->role == ROLE_CURRENT && !h->writer;
 	pthread_mutex_unlock(&h->st->lock);
-	r = draft ? draft_record(&op, v, &bytes) : h->writer ? record_in_place(&op, v) : current ? mark_durable(&op, v) : 0;
+	r = draft ? draft_record(h->st, v, &bytes) : h->writer ? record_in_place(&op, v) : current ? mark_durable(&op, v) : 0;
 	if (r == 0 && draft && op_after(&op) != NULL)
 		op.after->poisons = v->vid;
 	return op_end(&op, r, META_DURABLE, c);

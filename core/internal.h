@@ -333,6 +333,7 @@ void subject_put(struct store *st, struct subject *s);
 int subject_save(struct store *st, struct subject *s); /* writes s->o back */
 
 /* handles.c */
+int draft_record(struct store *st, struct version *v, const struct stat *bytes); /* how it is now; catalog held */
 void handle_take(struct waiter *w, struct version *v); /* locked: the handle of w has settled as v */
 
 /* waiters.c */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct object *object_find(struct store *st, uint64_t id)
 {
@@ -301,8 +302,37 @@ void subject_put(struct store *st, struct subject *s)
 	version_end_in_op(st, end);
 }
 
+/* It is shown as it will be, but what of it comes with publishing has yet to be recorded, all at once. */
+static int save_settling(struct store *st, struct subject *s)
+{
+	struct meta_object recorded, o = s->o;
+	int r = st->meta->ops->object_get(st->meta, o.id, &recorded);
+
+	if (r < 0)
+		return r;
+	o.version = recorded.version;
+	o.state = recorded.state;
+	o.error = recorded.error;
+	o.deadline = recorded.deadline;
+	o.durable = recorded.durable;
+	o.producer_pid = recorded.producer_pid;
+	o.producer_uid = recorded.producer_uid;
+	memcpy(o.producer_command, recorded.producer_command, META_COMMAND_MAX);
+	pthread_mutex_lock(&st->lock);
+	s->obj->row = s->o;
+	pthread_mutex_unlock(&st->lock);
+	return st->meta->ops->object_update(st->meta, &o);
+}
+
 int subject_save(struct store *st, struct subject *s)
 {
+	bool settling;
+
+	pthread_mutex_lock(&st->lock);
+	settling = s->obj != NULL && s->obj->settling;
+	pthread_mutex_unlock(&st->lock);
+	if (!s->gone && settling)
+		return save_settling(st, s);
 	if (!s->gone)
 		return st->meta->ops->object_update(st->meta, &s->o);
 	pthread_mutex_lock(&st->lock);

@@ -206,7 +206,7 @@ int store_link(struct store *st, const struct caller *who, uint64_t node, uint64
 	s.o.nlink++;
 	s.o.ctime = store_now(st);
 	if (r == 0)
-		r = m->ops->object_update(m, &s.o);
+		r = subject_save(st, &s);
 	if (r == 0)
 		r = m->ops->dentry_insert(m, parent, name, s.o.id);
 	if (r == 0)

@@ -105,6 +105,25 @@ def test_2_8_closed_is_kept_although_the_daemon_dies_at_once(own):
         writer.kill()
 
 
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_2_8_times_that_are_set_after_close(own, before):
+    """As by rsync and tar. Somebody has inherited the descriptor, so it is closed, and not published yet."""
+    if before:
+        own.put("key", before)
+    fd = os.open(own / "key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(fd, b"new")
+    heir = subprocess.Popen(["sleep", "1000"], pass_fds=[fd])
+    try:
+        os.close(fd)
+        os.utime(own / "key", ns=(1, 10**18 + 7))
+        crash(own)
+    finally:
+        heir.kill()
+        heir.wait()
+    assert own.get("key") == b"new"
+    assert os.stat(own / "key").st_mtime_ns == 10**18 + 7
+
+
 ACKNOWLEDGED = r"""
 import os, sys
 root, name = sys.argv[1:]

@@ -244,6 +244,42 @@ def test_3_hard_link_to_a_future(mnt):
     assert reader.result() == b"result"
 
 
+AFTER_SETTING = {
+    "times": lambda path: os.utime(path, ns=(1, 10**18 + 7)),
+    "mode": lambda path: os.chmod(path, 0o604),
+    "link": lambda path: os.link(path, f"{path}-linked"),
+    "xattr": lambda path: os.setxattr(path, "user.n", b"v"),
+    "all": lambda path: [call(path) for name, call in AFTER_SETTING.items() if name != "all"],
+}
+
+
+@pytest.mark.parametrize("what", AFTER_SETTING)
+def test_what_is_changed_while_those_who_waited_are_woken(mnt, what):
+    """Who sets a future, and then its times, as cp -p, tar and rsync do, finds both, and it is set once. Waking many takes
+    a while, in which it is shown as published already, but not yet recorded."""
+    worker = mnt.worker()
+    for number in range(8):
+        key, path = f"key{number}", mnt / f"key{number}"
+        mnt.declare(key)
+        jobs = [worker.begin("read_path", path, threaded=True) for _ in range(40)]
+        eventually(lambda: sum(wait["pid"] == worker.pid for wait in mnt.waits()) == len(jobs))
+        mnt.put(key, b"x")
+        AFTER_SETTING[what](path)
+        if what in ("times", "all"):
+            assert os.stat(path).st_mtime_ns == 10**18 + 7
+        assert {job.result() for job in jobs} == {b"x"}
+        mnt.becomes(key, "ready")
+        assert version(path) == 1
+        if what in ("times", "all"):
+            assert os.stat(path).st_mtime_ns == 10**18 + 7
+        if what in ("mode", "all"):
+            assert os.stat(path).st_mode & 0o777 == 0o604
+        if what in ("link", "all"):
+            assert os.stat(path).st_nlink == 2 and mnt.get(f"{key}-linked") == b"x"
+        if what in ("xattr", "all"):
+            assert os.getxattr(path, "user.n") == b"v"
+
+
 # ---- fail ------------------------------------------------------------------------------------------------------------
 
 FAILURES = [
