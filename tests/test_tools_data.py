@@ -111,6 +111,47 @@ def test_two_processes_share_a_mapped_file(mnt):
     assert data[0] == data[65536] == 200 and data[200 * 8:201 * 8] == (200).to_bytes(8, "little")
 
 
+# ---- numpy -----------------------------------------------------------------------------------------------------------
+
+MEMMAP = r"""
+python3 - <<'END'
+import os
+import numpy
+
+array = numpy.memmap("array", dtype="float64", mode="w+", shape=(300, 1000))
+array[:] = numpy.arange(300_000).reshape(300, 1000)
+array.flush()
+del array
+again = numpy.memmap("array", dtype="float64", mode="r+", shape=(300, 1000))
+again[10:20] *= -1
+again.flush()
+del again
+copied = numpy.memmap("array", dtype="float64", mode="c", shape=(300, 1000))
+copied[:] = 0
+read = numpy.memmap("array", dtype="float64", mode="r", offset=8000 * 9, shape=(12, 1000))
+print(read.sum(), read[0, 0], read[1, 1], read[11, 999], copied.sum())
+numpy.save("new.npy", read)
+held = numpy.load("new.npy", mmap_mode="r")
+with open("other.npy", "wb") as file:
+    numpy.save(file, read * 2)
+os.rename("other.npy", "new.npy")
+print(held.sum(), numpy.load("new.npy", mmap_mode="r").sum())
+part = numpy.lib.format.open_memmap("grown.npy", mode="w+", dtype="int16", shape=(70_001,))
+part[-1] = 7
+part.flush()
+del part
+print(numpy.load("grown.npy")[-2:], os.path.getsize("grown.npy"), os.path.getsize("array"))
+END
+md5sum *
+"""
+
+
+def test_numpy_maps_files(mnt, native):
+    pytest.importorskip("numpy")
+    os.mkdir(mnt / "here")
+    same(mnt / "here", native, MEMMAP)
+
+
 # ---- fio -------------------------------------------------------------------------------------------------------------
 
 FIO = {

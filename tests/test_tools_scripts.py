@@ -306,6 +306,45 @@ vim.tiny -u NONE -es -r f -c 'w g' -c q! > /dev/null
 cat f g
 rm .f.swp
 """,
+    # What emacs does, call by call: the lock is a symbolic link to nowhere, what is typed is kept in #f#.
+    "as emacs, the old one renamed": r"""
+printf 'a\n' > f
+chmod 640 f
+ln -s me@here.1:2 .#f
+readlink .#f
+printf 'b\n' > '#f#'
+mv f f~
+(set -C; printf 'b\n' > f)
+chmod --reference=f~ f
+rm '#f#' .#f
+cat f f~
+stat -c '%a %h' f f~
+ls -A
+""",
+    "as emacs, the old one copied": r"""
+printf 'a\nlong line\n' > f
+ln f g
+ln -s me@here.1:2 .#f
+for n in 1 2 3
+do
+	cp -p f f.~$n~
+	printf '%d\n' $n > f
+done
+rm .#f
+cat g f.~*
+stat -c '%a %h' f f.~1~
+ls -A
+""",
+    "as emacs, precious": r"""
+printf 'a\n' > f
+cp -p f f~
+printf 'b\n' > new12345
+sync new12345
+chmod --reference=f new12345
+mv -f new12345 f
+cat f f~
+ls -A
+""",
     "nano": r"""
 echo a > f
 (sleep 0.3
