@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import stat
 import tempfile
 from pathlib import Path
@@ -34,6 +35,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what is to run in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "core: the part of the suite that is also run by an unprivileged user")
     config.addinivalue_line("markers", "needs_root: needs root's rights")
     config.addinivalue_line("markers", "slow: takes long, left out of quick and sanitized runs")
