@@ -193,7 +193,7 @@ def stress(stressors, processes, seconds, folder):
     chosen = " ".join(f"--{stressor} {processes}" for stressor in stressors)
     said = bash(f"stress-ng {chosen} --timeout {seconds} --temp-path . --verify --oomable --hdd-bytes 4m "
                 "--fallocate-bytes 4m --iomix-bytes 4m --readahead-bytes 4m --revio-bytes 4m --mmap-bytes 4m "
-                "--dirdeep-inodes 2000 || [ $? = 7 ]", folder, timeout=60)
+                "--dirdeep-inodes 2000 || [ $? = 7 ]", folder, timeout=150)
     assert " fail: " not in said and " successful run completed" in said, said
 
 

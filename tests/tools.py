@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -176,12 +177,17 @@ def assert_alike(found, wanted, what):
 
 def bash(script, folder, timeout=30, **variables):
     """Run a script, every command of which must succeed, in a folder: what it says, the folder's name taken out."""
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, text=True,
-                          errors="surrogateescape", start_new_session=True, env={**ENVIRONMENT, **variables})
-    output = done.stdout.replace(os.fspath(folder), "HERE")
-    if done.returncode:
-        pytest.fail(f"in {folder}: status {done.returncode}\n{script}\n--\n{output}")
+    process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", script], cwd=folder, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="surrogateescape",
+                               start_new_session=True, env={**ENVIRONMENT, **variables})
+    try:
+        said, status = process.communicate(timeout=timeout)[0], process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+        said, status = process.communicate()[0], f"not done after {timeout} s"
+    output = said.replace(os.fspath(folder), "HERE")
+    if status:
+        pytest.fail(f"in {folder}: status {status}\n{script}\n--\n{output}")
     return output
 
 
