@@ -165,6 +165,7 @@ FIO = {
 }
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("what", FIO)
 def test_fio(mnt, native, request, what):
     if "direct" in what and not can_direct(native):
