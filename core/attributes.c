@@ -111,8 +111,8 @@ static void set_times(struct meta_object *o, const struct attribute_change *ch, 
 		o->mtime = ch->mtime == INT64_MIN ? now : ch->mtime;
 }
 
-/* A draft that was sealed is known by its time of modification: with another one it was written afterwards. So is one that
- * was given its mode after the last write. */
+/* A draft that was sealed is known by its time of modification: with another one it was written afterwards. So is one
+ * that was given its mode after the last write. */
 static int retime(struct store *st, struct version *v, int fd, const struct timespec ts[static 2])
 {
 	struct stat before, after;

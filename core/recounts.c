@@ -1,11 +1,12 @@
-/* Numbers of names that the kernel must not count wrongly. When it has the answer to unlink(2), or to a rename(2) that
- * replaces something, it takes one off the number that it has then. If somebody was told the new number in between, that
- * is one too few: 0 of a file that has a name, which link(2) then refuses. And it counts at the node that the name had for
- * it, which may be of an older version than the one that others have open.
+/* Numbers of names that the kernel must not count wrongly. When it has the answer to unlink(2), or to a rename(2)
+ * that replaces something, it takes one off the number that it has then. If somebody was told the new number in
+ * between, that is one too few: 0 of a file that has a name, which link(2) then refuses. And it counts at the node that
+ * the name had for it, which may be of an older version than the one that others have open.
  *
- * So, before the change is answered, the kernel is told to forget how the current version looks; and for a moment nothing
- * that is said of it is kept: whoever is asked for it makes the kernel forget once more (`recounted` of an entry), by
- * which that knows his own answer for too old to be remembered. The kernel gives it to whoever asked all the same. */
+ * So, before the change is answered, the kernel is told to forget how the current version looks; and for a moment
+ * nothing that is said of it is kept: whoever is asked for it makes the kernel forget once more (`recounted` of an
+ * entry), by which that knows his own answer for too old to be remembered. The kernel gives it to whoever asked all
+ * the same. */
 #include "core/internal.h"
 
 #define MOMENT_NS 1000000000LL /* until the kernel has certainly heard the answer */

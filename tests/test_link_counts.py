@@ -1,7 +1,7 @@
 """st_nlink beside others: what one process is told while another one's change is on its way stays right afterwards.
 
-The kernel takes one off the number that it has when it gets the answer to unlink(2). A process that hardly ever gets the
-processor (SCHED_IDLE) takes its time for that."""
+The kernel takes one off the number that it has when it gets the answer to unlink(2). A process that hardly ever gets
+the processor (SCHED_IDLE) takes its time for that."""
 import os
 import time
 
@@ -46,8 +46,9 @@ def names(path):
 
 @pytest.mark.parametrize("how", REMOVERS)
 def test_a_name_less_of_what_has_another_version_now(mnt, how):
-    """The name that is removed was looked up before the object was replaced by its other name. The kernel is told of that
-    a moment later, so it may take the name for one of the old version. (That moment is short: nothing else happens in it.)"""
+    """The name that is removed was looked up before the object was replaced by its other name. The kernel is told of
+    that a moment later, so it may take the name for one of the old version. (That moment is short: nothing else
+    happens in it.)"""
     one, two, remove, wrong = os.fspath(mnt / "one"), os.fspath(mnt / "two"), REMOVERS[how], 0
     for number in range(MANY):
         mnt.put("other", b"other")
