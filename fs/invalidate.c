@@ -6,6 +6,7 @@
  * kernel has the node, because somebody is opening it, such an answer is recognised, and names need not be dropped. */
 #include "fs/fs.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ static void invalidate_now(struct work *w)
 
 	fuse_lowlevel_notify_inval_entry(i->fs->se, i->node, i->name, strlen(i->name));
 	free(i);
+	sched_yield(); /* the thread that serves requests on this CPU does not wait for all names of a lifetime */
 }
 
 static void forget_now(struct work *w)

@@ -32,6 +32,7 @@ struct sqlite_catalog {
 	unsigned pending_count; /* of them, those that do not want it just later */
 	int64_t pending_since;
 	uint64_t page_hits, page_misses;
+	uint64_t statements_before; /* the changes that are not committed */
 	unsigned changes; /* operations since the last commit that changed something */
 	uint64_t next_id, id_limit;
 	uint64_t events_since_prune;

@@ -16,6 +16,7 @@
 #define GROUP_MAX 64
 #define GROUP_NS 500000
 #define LATER_NS 2000000
+#define LATER_STATEMENTS 300 /* some two milliseconds of writing them to the log */
 #define TURN_SPIN_NS 50000
 #define WAL_PAGES_CHECKPOINT 4000
 #define WAL_PAGES_FORCED 20000
@@ -77,6 +78,7 @@ int sqlite_write_begin(struct sqlite_catalog *s)
 		s->in_transaction = r >= 0;
 	}
 	s->changed = r >= 0;
+	s->statements_before = atomic_load_explicit(&s->statements, memory_order_relaxed);
 	return r < 0 ? r : 0;
 }
 
@@ -179,6 +181,13 @@ static bool somebody_will_commit(struct sqlite_catalog *s)
 	       monotonic_ns() - s->pending_since < GROUP_NS;
 }
 
+/* Whoever commits next would have to write all of it, while everybody waits: the worker may be copying pages meanwhile. */
+static bool is_much(struct sqlite_catalog *s)
+{
+	return s->changed &&
+	       atomic_load_explicit(&s->statements, memory_order_relaxed) - s->statements_before > LATER_STATEMENTS;
+}
+
 /* Ends the turn of the calling thread: decides whether to commit, and tells whom it concerns. */
 static void leave(struct sqlite_catalog *s, bool force, int failed)
 {
@@ -186,7 +195,7 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 	bool lost, unread;
 	int r = failed;
 
-	if (r == 0 && (force || (s->pending_count > 0 && !somebody_will_commit(s)))) {
+	if (r == 0 && (force || is_much(s) || (s->pending_count > 0 && !somebody_will_commit(s)))) {
 		r = s->changed ? commit(s) : 0;
 		list = take_pending(s);
 	}
