@@ -20,6 +20,8 @@
 #define COMPANY_NS 500000000LL
 #define COMPANY_MAX 4096  /* files; more are not waited for */
 #define FORGET_AT_ONCE 64
+#define TURN_US 100
+#define TURNS_MAX 10
 #define SCARCE_PART 4     /* of the free space */
 #define SCARCE_MIN 65536  /* smaller files never matter */
 
@@ -167,6 +169,14 @@ static int make_durable(struct store *st, struct removal *list)
 	return r == 0 ? record_now(st, META_DURABLE) : r;
 }
 
+/* Whoever sleeps until he gets the catalog comes too late when we take it again at once. */
+static void let_others_in(struct store *st)
+{
+	give_way();
+	for (unsigned i = 0; i < TURNS_MAX && st->meta->ops->contended(st->meta); i++)
+		usleep(TURN_US);
+}
+
 /* A few at a time: others want the catalog, too. */
 static void forget_removed(struct store *st, struct removal *rm)
 {
@@ -179,7 +189,7 @@ static void forget_removed(struct store *st, struct removal *rm)
 			if (rm->vid != 0)
 				r = st->meta->ops->garbage_remove(st->meta, rm->vid);
 		op_end(&op, r, META_LATER, NULL);
-		give_way();
+		let_others_in(st);
 	}
 }
 
