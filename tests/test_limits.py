@@ -272,10 +272,14 @@ def test_a_wrong_limit(new_mount, value):
 def test_nobody_s_fsync_waits_for_somebody_s_large_files(new_mount):
     """A hash takes as long as it takes, and one user may ask for many."""
     mnt = new_mount()
-    path = mnt.put("large")
-    os.truncate(path, 1 << 29)
+    paths = [mnt.put(f"large{number}") for number in range(12)]
+    for path in paths:
+        os.truncate(path, 1 << 30)
+    workers = [mnt.worker(uid=ANY) for _ in paths]
+    for worker in workers:
+        worker.call("getpid")  # it has started
     before = attribute_requests(mnt)
-    hashes = [mnt.worker(uid=ANY).begin("getxattr", path, "user.promisefs.sha256") for _ in range(12)]
+    hashes = [worker.begin("getxattr", path, "user.promisefs.sha256") for worker, path in zip(workers, paths)]
     eventually(lambda: attribute_requests(mnt) - before >= 12, what="all have been asked for")
     with opened(mnt / "small", WRITE) as fd:
         os.write(fd, b"data")
