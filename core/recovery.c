@@ -250,7 +250,7 @@ static int recover_lost(struct store *st)
 	op_begin(&op, st, NULL);
 	r = st->meta->ops->numbers(st->meta, &next, &vid);
 	op_end(&op, 0, META_READ, NULL);
-	for (vid++; r == 0 && vid < next && missing < LOST_GAP; vid++) {
+	for (vid++; r == 0 && vid < st->meta->first && missing < LOST_GAP; vid++) {
 		missing = st->blobs->ops->stat(st->blobs, vid, &bytes) == 0 ? 0 : missing + 1;
 		if (missing == 0 && !garbage_put_off(st, vid))
 			r = st->blobs->ops->remove(st->blobs, vid);

@@ -20,9 +20,9 @@ build_packages=(gcc libc6-dev meson ninja-build pkgconf libfuse3-dev libsqlite3-
 	uthash-dev scdoc fuse3 python3)
 # shellcheck disable=SC2034
 test_packages=(libcmocka-dev python3-pytest python3-pytest-timeout python3-hypothesis attr sqlite3 procps
-	acl binutils bsdutils busybox bzip2 clang cpio dbench e2fsprogs fio git inotify-tools libcap2-bin libclang-rt-dev logrotate make
-	mount mypy nano parallel patch perl python3-numpy python3-pip python3-venv rsync strace stress-ng unzip util-linux vim-tiny
-	xz-utils zip zstd)
+	acl binutils bsdutils busybox bzip2 clang cpio dbench e2fsprogs fio git inotify-tools libcap2-bin libclang-rt-dev logrotate
+	make mount mypy nano parallel patch perl python3-numpy python3-pip python3-venv rsync strace stress-ng unzip util-linux
+	vim-tiny xz-utils zip zstd)
 # shellcheck disable=SC2034
 language_packages=(default-jdk-headless golang-go lua5.4 nodejs r-base-core rustc tcl)
 
