@@ -1,12 +1,12 @@
 /* What the files of core share: the tables in memory, and the bracket around an operation. */
 #pragma once
 
+#include "core/give_way.h"
 #include "core/parse.h"
 #include "core/store.h"
 #include "core/walks.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <uthash.h>
 #include <utlist.h>
@@ -191,6 +191,9 @@ struct store {
 	struct timer lease_timer;           /* for the one that expires first */
 	int64_t lease_due;                  /* when that is; boot time. Guarded by the catalog */
 	struct timer ending_timer;          /* while lifetimes are ending */
+	uint64_t ending_asked;              /* `asked` as it was seen to change last, and when: only its timer uses them */
+	int64_t ending_asked_at;
+	atomic_ullong asked;                /* operations that somebody has asked for */
 	struct ending *endings;             /* these; guarded by lock */
 	struct resettling *resettlings;     /* drafts that could not be recorded as settled; guarded by lock */
 	atomic_bool closing;
@@ -277,12 +280,6 @@ struct version *version_current(struct store *st, const struct meta_object *o); 
 int object_of_version(struct store *st, uint64_t vid, struct meta_object *o); /* in an operation of its own */
 int new_file(struct store *st, uint64_t vid); /* for a draft; a descriptor to read and write */
 int record_now(struct store *st, enum meta_ack ack); /* waits until everything up to now is; without locks */
-/* Between two steps of a long work that nobody waits for: who waits for this CPU has it first. A thread that serves
- * requests has its own CPU, and would wait for a whole time slice, several milliseconds. Without locks. */
-static inline void give_way(void)
-{
-	sched_yield();
-}
 int end_and_wait(struct meta *m, enum meta_ack ack); /* ends an operation, and waits until it is recorded */
 int roots_make(struct meta *m);                      /* those that are missing; inside of an operation */
 int hash_file(int fd, int64_t left, char hex[static 65]); /* SHA-256 of the next `left` bytes at most */

@@ -25,6 +25,7 @@
 #define TELL_MAX 1000
 #define PATIENCE_NS 1000000000LL
 #define RETRY_NS 200000000LL
+#define OTHERS_NS 20000000LL
 
 /* One that is ending: a lifetime, or a directory whose lease has expired. */
 struct ending {
@@ -673,7 +674,19 @@ static void put_back(struct store *st, struct ending *e, struct ending *below, i
 	schedule(st, below);
 }
 
-/* One slice. When others are waiting they get four times as long as it has taken, and it is committed at once: nobody has
+/* Whoever waits for a CPU asks nothing meanwhile, so he who asked a moment ago counts, too. */
+static bool others_work(struct store *st, int64_t now)
+{
+	uint64_t asked = atomic_load_explicit(&st->asked, memory_order_relaxed);
+
+	if (asked != st->ending_asked) {
+		st->ending_asked = asked;
+		st->ending_asked_at = now;
+	}
+	return now - st->ending_asked_at < OTHERS_NS || st->meta->ops->contended(st->meta);
+}
+
+/* One slice. While others work they get four times as long as it has taken, and it is committed at once: nobody has
  * to wait while many slices are. */
 static void go_on(struct timer *t)
 {
@@ -699,7 +712,7 @@ static void go_on(struct timer *t)
 		e->user = NULL;
 	}
 	put_back(st, e, below, r);
-	if (st->meta->ops->contended(st->meta))
+	if (others_work(st, timers_now()))
 		pause = 4 * (timers_now() - began);
 	op_end(&op, r < 0 ? r : 0, user != NULL || pause > 0 ? META_RECORDED : META_LATER, user);
 	if ((r < 0 || pause > 0) && timer_disarm(st->timers, t))

@@ -12,6 +12,8 @@
 void op_begin(struct op *op, struct store *st, const struct caller *who)
 {
 	*op = (struct op){ .st = st, .who = who };
+	if (who != NULL)
+		atomic_fetch_add_explicit(&st->asked, 1, memory_order_relaxed);
 	st->meta->ops->begin(st->meta);
 }
 

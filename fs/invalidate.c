@@ -4,9 +4,9 @@
  * everybody has got his answer, and made a node of it. So what is to be forgotten of a node for good is told after its
  * names: by then nobody is on his way with an answer from before, to make the node that was not there yet. Where the
  * kernel has the node, because somebody is opening it, such an answer is recognised, and names need not be dropped. */
+#include "core/give_way.h"
 #include "fs/fs.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@ static void invalidate_now(struct work *w)
 
 	fuse_lowlevel_notify_inval_entry(i->fs->se, i->node, i->name, strlen(i->name));
 	free(i);
-	sched_yield(); /* the thread that serves requests on this CPU does not wait for all names of a lifetime */
+	give_way();
 }
 
 static void forget_now(struct work *w)
