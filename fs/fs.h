@@ -341,6 +341,7 @@ bool views_awaited_node(struct fs *fs, const struct caller *who, fuse_ino_t ino,
 /* From now on the node stands for this version. False: it stands for another one already. */
 bool views_awaited_bind(struct fs *fs, fuse_ino_t ino, uint64_t vid);
 void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup);
+void views_free(struct fs *fs); /* what the kernel had not forgotten */
 void views_future_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void views_future_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 int views_future_begin(struct file *f, const struct caller *who); /* the first write: a draft */

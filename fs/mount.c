@@ -471,6 +471,7 @@ static void close_store(struct fs *fs)
 	files_forget(fs);
 	watch_free(fs->watch);
 	patience_free(fs);
+	views_free(fs);
 	blob_dir_close(fs->blobs);
 }
 

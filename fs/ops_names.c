@@ -112,12 +112,14 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		r = strlen(name) > META_NAME_MAX ? -ENAMETOOLONG : attribute_file_lookup(req, parent, name, &p);
 	else if (!control_lookup(fs, parent, name, &p))
 		r = look_up(fs, &who, parent, name, &p);
-	if (r == 0)
-		fuse_reply_entry(req, &p);
-	else if (r == -ENOENT && is_lifetimes(parent))
+	if (r == 0) {
+		if (fuse_reply_entry(req, &p) < 0)
+			views_forget(fs, p.ino, 1); /* whoever asked was interrupted, and the kernel knows of nothing */
+	} else if (r == -ENOENT && is_lifetimes(parent)) {
 		reply_after_names(req, ENOENT); /* it may have ended just now: whoever hears of that finds its keys gone */
-	else
+	} else {
 		fuse_reply_err(req, -r);
+	}
 }
 
 static void forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup)

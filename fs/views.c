@@ -135,6 +135,16 @@ void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup)
 	pthread_mutex_unlock(&fs->awaited_lock);
 }
 
+void views_free(struct fs *fs)
+{
+	struct awaited *n, *next;
+
+	HASH_ITER(hh, fs->awaited, n, next) {
+		HASH_DELETE(hh, fs->awaited, n);
+		free(n);
+	}
+}
+
 /* future/: opening for writing declares; the first byte that is written begins a draft, which sets the future. */
 
 struct declaring {
