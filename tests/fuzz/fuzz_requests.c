@@ -1,5 +1,6 @@
 /* Requests as a kernel might send them, in any order and with any content: no crash, no leak, each answered once. What a
- * kernel guarantees is kept: names have no slash and are not empty, and a file that is used was opened and not released.
+ * kernel guarantees is kept: names have no slash and are not empty, a file that is used was opened and not released, and it is
+ * released when all that came with it was answered.
  *
  * The input is a list of requests: a byte each for what, on which node, with which open file; then what it needs. */
 #include "fake_kernel.h"
@@ -151,13 +152,21 @@ static void opens(uint32_t opcode)
 	files[file_count++].node = node;
 }
 
+static void files_must_be_answered(void)
+{
+	interrupt(true);
+	wait_for_answers(true);
+}
+
 static void release(unsigned i)
 {
 	struct fuse_release_in in = { .fh = files[i].fh };
 	struct fuse_flush_in flush = { .fh = files[i].fh };
 
+	files_must_be_answered();
 	if (!files[i].dir)
 		ask(FUSE_FLUSH, files[i].node, (uint32_t)syscall(SYS_gettid), &flush, sizeof(flush));
+	files_must_be_answered();
 	ask(files[i].dir ? FUSE_RELEASEDIR : FUSE_RELEASE, files[i].node, 0, &in, sizeof(in));
 	files[i] = files[--file_count];
 }
@@ -265,7 +274,7 @@ static void one_request(void)
 	else if (what < 190 && file_count > 0)
 		release(byte() % file_count);
 	else if (what < 195)
-		interrupt_all();
+		interrupt(false);
 	else
 		on_node(what);
 }
@@ -279,7 +288,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	daemon_begin();
 	for (int i = 0; left > 0 && i < 200; i++)
 		one_request();
-	interrupt_all();
+	interrupt(false);
 	while (file_count > 0)
 		release(0);
 	all_must_be_answered();

@@ -65,8 +65,7 @@ static void write_file(uint64_t node, const uint8_t *value, size_t n)
 	memcpy(body + sizeof(wr), value, n);
 	ask(FUSE_WRITE, node, (uint32_t)syscall(SYS_gettid), body, sizeof(wr) + n);
 	ask(FUSE_READ, node, 1, &rd, sizeof(rd));
-	interrupt_all();
-	wait_for_all(); /* the kernel releases no file that a request is under way for */
+	all_must_be_answered(); /* the kernel releases no file that a request is under way for */
 	ask(FUSE_RELEASE, node, 0, &re, sizeof(re));
 }
 
