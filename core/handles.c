@@ -12,12 +12,13 @@
  * a file that was cut off by a full disk must not count as whole. */
 #define SPACE_RESERVE (256 * 1024)
 
-/* An append that power loss has taken back may have left its bytes behind the end. */
+/* An append that power loss has taken back may have left its bytes behind the end. What has another name belongs to the
+ * version that has replaced this one, too. */
 static void cut_tail(int fd, int64_t size)
 {
 	struct stat bytes;
 
-	if (fstat(fd, &bytes) == 0 && bytes.st_size > size && ftruncate(fd, size) < 0)
+	if (fstat(fd, &bytes) == 0 && bytes.st_nlink == 1 && bytes.st_size > size && ftruncate(fd, size) < 0)
 		perror("promisefs: cutting off what was never published");
 }
 

@@ -40,11 +40,27 @@ static int copy_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
 	return r;
 }
 
+/* It may have been taken back meanwhile, together with how the draft before it was settled: then the file is that one's. */
+static bool is_recorded(struct store *st, uint64_t vid, uint64_t object)
+{
+	struct op op;
+	bool is;
+
+	if (atomic_load(&st->meta->rollbacks) == 0)
+		return true;
+	op_begin(&op, st, NULL);
+	is = draft_recorded(st, object) == vid;
+	op_end(&op, 0, META_READ, NULL);
+	return is;
+}
+
 /* That there is a draft has to be recorded before the file of a published version grows. */
-static int share_base(struct store *st, uint64_t vid, uint64_t base, int *fd)
+static int share_base(struct store *st, uint64_t vid, uint64_t object, uint64_t base, int *fd)
 {
 	int r = record_now(st, META_RECORDED);
 
+	if (r == 0 && !is_recorded(st, vid, object))
+		r = -EIO;
 	if (r == 0)
 		r = st->blobs->ops->share(st->blobs, base, vid);
 	if (r < 0)
@@ -91,7 +107,7 @@ static int prepare_data(struct store *st, struct version *v)
 	pthread_mutex_lock(&st->lock);
 	shares = v->extends;
 	pthread_mutex_unlock(&st->lock);
-	r = shares ? share_base(st, v->vid, v->base, &fd) : -EOPNOTSUPP;
+	r = shares ? share_base(st, v->vid, v->object->id, v->base, &fd) : -EOPNOTSUPP;
 	if (r < 0) {
 		shares = false;
 		r = copy_base(st, v->vid, v->base, &fd);

@@ -477,6 +477,43 @@ static void test_append(void **state)
 	check_idle(1);
 }
 
+/* What was closed was published, and that is taken back together with the beginning of the next append. The file is
+ * still that of the first, who was told that it is closed. */
+static void test_append_to_what_is_taken_back(void **state)
+{
+	struct handle *w = create(1, "a"), *h = NULL;
+	const struct caller c2 = who(2);
+	uint64_t vid = 0, node;
+	char tail[11] = "";
+	struct entry e;
+
+	append_bytes(w, 'a', 100000);
+	close_handle(1, w);
+	record_all();
+	w = open_write(1, "a", O_APPEND);
+	append_bytes(w, 'b', 10);
+	CHECK_R(flush(1, w), 0);
+	store_release(w);
+	CHECK_R(open_node(2, node_of("a"), O_WRONLY | O_APPEND, NULL, &h), -ESTALE);
+	CHECK_R(lookup(2, META_ROOT, "a", &e), 0);
+	node = e.node;
+	CHECK_R(store_open(st, &c2, node, O_WRONLY | O_APPEND, NULL, &h, &vid), STORE_PREPARE);
+	commits_fail(1);
+	CHECK(declare("other") < 0);
+	if (store_prepare(st, vid) == 0 && store_open(st, &c2, node, O_WRONLY | O_APPEND, NULL, &h, &vid) == 0) {
+		append_bytes(h, 'c', 10);
+		CHECK(flush(2, h) < 0);
+		store_release(h);
+	}
+	drafts_settle_now(st);
+	record_all();
+	CHECK(size_of("a") == 100010);
+	h = open_read(3, "a");
+	CHECK(pread(handle_fd(h), tail, 10, 100000) == 10 && strcmp(tail, "bbbbbbbbbb") == 0);
+	store_release(h);
+	check_idle(1);
+}
+
 static void test_append_killed(void **state)
 {
 	struct handle *w = create(1, "a"), *r;
@@ -1354,6 +1391,7 @@ int main(int argc, char **argv)
 		TEST(test_renamed_while_looked_up),
 		TEST(test_renamed_between_look_ups),
 		TEST(test_append),
+		TEST(test_append_to_what_is_taken_back),
 		TEST(test_append_killed),
 		TEST(test_killed_new),
 		TEST(test_killed_new_late),
