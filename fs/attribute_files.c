@@ -16,9 +16,12 @@
 #define DIR_FILE_BIT (1ULL << (VIEW_SHIFT - 1)) /* of a node: that file, not the directory */
 #define VALUE_MAX 1024
 
+/* "" for a node that no look-up has given. */
 static const char *attribute_of(fuse_ino_t ino)
 {
-	return store_attribute_name(node_view(ino) - VIEW_ATTRIBUTES);
+	const char *name = store_attribute_name(node_view(ino) - VIEW_ATTRIBUTES);
+
+	return name != NULL ? name : "";
 }
 
 uint64_t attribute_file_subject(fuse_ino_t ino)
