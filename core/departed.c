@@ -15,17 +15,18 @@ static void forget(struct store *st, struct departed *d)
 	HASH_DELETE(hh, st->departed, d);
 	DL_DELETE(st->departed_order, d);
 	atomic_fetch_sub(&st->departed_count, 1);
-	free(d);
+	kept_give(st, KEPT_DEPARTED, d);
 }
 
 void departed_add(struct store *st, const struct meta_object *o)
 {
-	struct departed *d = malloc(sizeof(*d)), *old;
+	struct departed *d = kept_take(st, KEPT_DEPARTED), *old;
 
 	if (d == NULL)
 		return;
 	*d = (struct departed){ .node = o->vid, .row = *o };
 	d->row.nlink = 0;
+	kept_live(st, d);
 	pthread_mutex_lock(&st->lock);
 	HASH_FIND(hh, st->departed, &d->node, sizeof(d->node), old); /* it was back in between */
 	if (old == NULL && HASH_COUNT(st->departed) == DEPARTED_MAX)

@@ -386,6 +386,30 @@ static void release_reader(struct handle *h)
 	version_end(h->st, end);
 }
 
+struct handle *handle_new(struct store *st)
+{
+	struct handle *h = kept_take(st, KEPT_HANDLE);
+
+	if (h != NULL) {
+		h->st = st;
+		h->kept = st->kept != NULL;
+	}
+	return h;
+}
+
+void handle_free(struct handle *h)
+{
+	struct store *st = h->st;
+
+	if (h->awaited != NULL) {
+		kept_give(st, KEPT_AWAITED, h->awaited);
+	} else {
+		free(h->name);
+		free(h->reader);
+	}
+	kept_give(st, KEPT_HANDLE, h);
+}
+
 static void free_handle(struct handle *h)
 {
 	if (h->on_end != NULL)
@@ -399,9 +423,7 @@ static void free_handle(struct handle *h)
 		release_writer(h);
 	else if (h->version != NULL)
 		release_reader(h);
-	free(h->name);
-	free(h->reader);
-	free(h);
+	handle_free(h);
 }
 
 void store_release(struct handle *h)
@@ -410,6 +432,7 @@ void store_release(struct handle *h)
 
 	if (h == NULL)
 		return;
+	h->releasing = true;
 	store_cancel_wait(h->st, &h->waiter);
 	pthread_mutex_lock(&h->st->lock);
 	busy = h->waiter.waking;
@@ -441,6 +464,7 @@ static int read_current(struct handle *h, const struct meta_object *o)
 		v->opens++;
 		v->readers++;
 	}
+	h->vid = v != NULL ? v->vid : 0;
 	h->version = v;
 	return v == NULL ? -ENOMEM : 0;
 }
@@ -461,6 +485,7 @@ static void let_go_in_op(struct handle *h)
 	h->version->readers--;
 	end = version_put(h->st, h->version);
 	h->version = NULL;
+	h->vid = 0;
 	pthread_mutex_unlock(&h->st->lock);
 	version_end_in_op(h->st, end);
 }
@@ -544,6 +569,7 @@ void handle_take(struct waiter *w, struct version *v)
 {
 	struct handle *h = (struct handle *)((char *)w - offsetof(struct handle, waiter));
 
+	h->vid = v->vid;
 	h->version = v;
 	v->opens++;
 	v->readers++;
@@ -600,24 +626,55 @@ static void unsettled_woken(struct waiter *w, int r)
 		settled(&h->told);
 }
 
+static void begin_waiting(struct handle *h)
+{
+	h->waiter = (struct waiter){ .wake = unsettled_woken, .tid = h->tid, .uid = h->uid, .lingers = true };
+}
+
 static struct handle *new_unsettled(struct store *st, const struct caller *who, uint64_t node, int flags)
 {
-	struct handle *h = calloc(1, sizeof(*h));
+	struct handle *h = handle_new(st);
 
 	if (h == NULL)
 		return NULL;
-	*h = (struct handle){ .st = st, .node = node, .flags = flags, .tid = who->tid, .uid = who->uid, .via = who->via, .unsettled = true };
-	h->waiter = (struct waiter){ .wake = unsettled_woken, .tid = who->tid, .uid = who->uid, .lingers = true };
+	h->node = node;
+	h->flags = flags;
+	h->tid = who->tid;
+	h->uid = who->uid;
+	h->via = who->via;
+	h->unsettled = true;
+	begin_waiting(h);
 	return h;
+}
+
+/* The key that it awaits, and for whom. */
+static int set_awaited(struct handle *h, const struct caller *who, uint64_t parent, const char *name)
+{
+	struct awaited *a = h->kept && who->group_count <= AWAITED_GROUPS ? kept_take(h->st, KEPT_AWAITED) : NULL;
+
+	h->parent = parent;
+	if (a == NULL) {
+		h->name = strdup(name);
+		h->reader = h->name != NULL ? caller_keep(who) : NULL;
+		return h->reader != NULL ? 0 : -ENOMEM;
+	}
+	snprintf(a->name, sizeof(a->name), "%s", name);
+	a->who = *who;
+	a->who.groups = a->groups;
+	if (who->group_count > 0)
+		memcpy(a->groups, who->groups, who->group_count * sizeof(*who->groups));
+	h->name = a->name;
+	h->reader = &a->who;
+	h->awaited = a;
+	kept_live(h->st, a);
+	return 0;
 }
 
 /* r: what look_at said. From STORE_WAITING on, h may be settled by others. */
 static int give_unsettled(struct handle *h, int r, struct handle **ret)
 {
 	if (r < 0) {
-		free(h->name);
-		free(h->reader);
-		free(h);
+		handle_free(h);
 		return r;
 	}
 	if (r == 0)
@@ -628,6 +685,8 @@ static int give_unsettled(struct handle *h, int r, struct handle **ret)
 
 static int end_looking(struct handle *h, struct op *op, int r, struct handle **ret)
 {
+	if (r >= 0)
+		kept_live(h->st, h);
 	op_end(op, r < 0 ? r : 0, r == 0 && h->takes ? META_LATER : META_READ, NULL);
 	if (r != 0 || !h->takes)
 		return give_unsettled(h, r, ret);
@@ -647,7 +706,7 @@ int store_open_unsettled(struct store *st, const struct caller *who, uint64_t no
 	int r;
 
 	if (h == NULL)
-		return -ENOMEM;
+		return -ENFILE;
 	op_begin_named(&op, st, who);
 	r = subject_get_via(st, who->via, node, &s);
 	if (r == -ENOENT)
@@ -665,11 +724,10 @@ int store_await_unsettled(struct store *st, const struct caller *who, uint64_t p
 {
 	struct handle *h = new_unsettled(st, who, 0, flags);
 	struct op op;
-	int r;
+	int r = h != NULL ? set_awaited(h, who, parent, name) : -ENFILE;
 
-	if (h == NULL || (h->name = strdup(name)) == NULL || (h->reader = caller_keep(who)) == NULL)
-		return h == NULL ? -ENOMEM : give_unsettled(h, -ENOMEM, ret);
-	h->parent = parent;
+	if (r < 0)
+		return h != NULL ? give_unsettled(h, r, ret) : r;
 	op_begin_named(&op, st, who);
 	r = look_at(h, &op);
 	return end_looking(h, &op, r, ret);
@@ -696,9 +754,12 @@ void handle_on_settle(struct handle *h, void (*fn)(struct handle *h), void (*end
 
 void handle_forget(struct handle *h)
 {
-	if (h != NULL) {
+	if (h == NULL)
+		return;
+	if (h->awaited == NULL) {
 		free(h->name);
 		free(h->reader);
 	}
-	free(h);
+	if (!h->kept)
+		free(h);
 }

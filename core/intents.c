@@ -20,7 +20,7 @@ struct version *intent_take(struct store *st, struct intent *in)
 		v->writers--;
 	if (v == NULL)
 		v = in->kept;
-	free(in);
+	kept_give(st, KEPT_INTENT, in);
 	return v;
 }
 
@@ -73,7 +73,7 @@ static void intents_expire(struct timer *t)
 /* store->lock held. */
 struct intent *intent_make(struct store *st, int32_t tid, uint64_t object, struct version *v, bool write)
 {
-	struct intent *in = calloc(1, sizeof(*in));
+	struct intent *in = kept_take(st, KEPT_INTENT);
 
 	if (in == NULL)
 		return NULL;
@@ -82,6 +82,7 @@ struct intent *intent_make(struct store *st, int32_t tid, uint64_t object, struc
 		v->opens++;
 		v->writers += write;
 	}
+	kept_live(st, in);
 	if (st->intents == NULL)
 		timer_arm(st->timers, &st->intent_timer, in->at + INTENT_NS);
 	HASH_ADD(hh, st->intents, tid, sizeof(in->tid), in);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/give_way.h"
+#include "core/kept.h"
 #include "core/parse.h"
 #include "core/store.h"
 #include "core/walks.h"
@@ -31,6 +32,7 @@ enum data {
 struct version {
 	uint64_t vid;
 	struct object *object; /* counted */
+	uint64_t object_id;
 	enum role role;
 	enum data data;
 	unsigned opens;   /* handles and intents */
@@ -54,6 +56,7 @@ struct version {
 	bool live;            /* changed in place: its file may be longer than its record says */
 	bool aborted;         /* it was a draft, and never published */
 	bool unlinked_data;   /* its file is to be removed when the last one is done with it */
+	uint64_t moved;       /* the number under which its file is kept, when it was torn; 0: its own */
 	int error;            /* a write or a commit failed: never publish */
 	int64_t start_size, start_mtime; /* of the file when it was prepared; before that, of what it starts from */
 	int64_t synced_size, synced_mtime; /* of the file when it was last fsynced */
@@ -104,6 +107,14 @@ struct intent {
 	bool wants_draft; /* to write it */
 	int64_t at;
 	UT_hash_handle hh;
+};
+
+/* What a reader with O_NONBLOCK awaits, and whose rights are looked at then. */
+#define AWAITED_GROUPS 256
+struct awaited {
+	char name[META_NAME_MAX + 1];
+	struct caller who;
+	uint32_t groups[AWAITED_GROUPS];
 };
 
 /* Waiters in the order in which their time is up: one timer serves them all. */
@@ -162,6 +173,7 @@ struct store {
 	void *hooks_arg;
 	struct store_options options;
 	struct timers *timers;
+	struct kept_pool *kept; /* NULL: nothing is kept. Guards itself */
 
 	pthread_mutex_t lock; /* guards the rest, and all objects, versions, handles and waiters */
 	struct object *objects;
@@ -260,6 +272,29 @@ void op_forget(struct op *op, uint64_t node); /* see NOTE_NODE */
 void op_shows_name(struct op *op, uint64_t parent, const char *name); /* see NOTE_NAME_NOW */
 void op_shows_node(struct op *op, uint64_t node);
 
+/* kept.c: memory that is kept when the process ends, or just memory when nothing is. Zeroed, like that of calloc; it counts
+ * when it is live. Of handles there may be no more, though there is memory. Guards itself. */
+enum kept_kind {
+	KEPT_HANDLE, /* with what is the front end's behind it */
+	KEPT_VERSION,
+	KEPT_OBJECT,
+	KEPT_INTENT,
+	KEPT_AWAITED,
+	KEPT_REPLACED,
+	KEPT_DEPARTED,
+	KEPT_KINDS,
+};
+struct kept_pool;
+int kept_open(struct kept *k, struct kept_pool **ret);
+void kept_close(struct kept_pool *p);
+void *kept_take(struct store *st, enum kept_kind kind);
+void kept_live(struct store *st, void *body);
+void kept_give(struct store *st, enum kept_kind kind, void *body);
+void *kept_next(struct store *st, enum kept_kind kind, uint32_t *at); /* those that are live, from *at on; NULL: no more */
+bool kept_is_live(struct store *st, const void *body); /* false also of what is in other memory */
+uint64_t kept_request(struct store *st, const void *body); /* for which it was taken; 0: that was answered */
+void kept_answered(struct store *st, void *body);
+
 /* memory.c; all with store->lock held */
 struct object *object_find(struct store *st, uint64_t id);
 struct object *object_ref(struct store *st, uint64_t id); /* found or made; NULL: no memory */
@@ -330,6 +365,8 @@ void subject_put(struct store *st, struct subject *s);
 int subject_save(struct store *st, struct subject *s); /* writes s->o back */
 
 /* handles.c */
+struct handle *handle_new(struct store *st); /* zeroed, but for st; NULL: there may be no more */
+void handle_free(struct handle *h);          /* which has nothing open */
 int draft_record(struct store *st, struct version *v, const struct stat *bytes); /* how it is now; catalog held */
 void handle_take(struct waiter *w, struct version *v); /* locked: the handle of w has settled as v */
 

@@ -203,6 +203,18 @@ static int create_data(struct store *st, const struct caller *who, struct versio
 	return fd < 0 ? fd : 0;
 }
 
+static void fill_handle(struct handle *h, const struct caller *who, struct version *v, int flags)
+{
+	h->vid = v->vid;
+	h->version = v;
+	h->object = v->object;
+	h->node = v->vid;
+	h->flags = flags;
+	h->tid = who->tid;
+	h->uid = who->uid;
+	kept_live(h->st, h);
+}
+
 static int open_empty(struct store *st, const struct caller *who, const struct meta_object *o, int flags, struct handle *h)
 {
 	struct version *v;
@@ -212,8 +224,7 @@ static int open_empty(struct store *st, const struct caller *who, const struct m
 	if (v != NULL) {
 		v->opens++;
 		v->readers++;
-		*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o->vid, .flags = flags,
-				      .tid = who->tid, .uid = who->uid };
+		fill_handle(h, who, v, flags);
 	}
 	pthread_mutex_unlock(&st->lock);
 	return v != NULL ? 0 : -ENOMEM;
@@ -224,11 +235,11 @@ static int open_empty(struct store *st, const struct caller *who, const struct m
 static int create_to_read(struct store *st, const struct caller *who, uint64_t parent, const char *name, uint32_t mode,
 			  int flags, struct entry *e, struct handle **ret)
 {
-	struct handle *h = calloc(1, sizeof(*h));
+	struct handle *h = handle_new(st);
 	struct meta_object o;
 	int64_t until = 0;
 	struct op op;
-	int r = h == NULL ? -ENOMEM : 0;
+	int r = h == NULL ? -ENFILE : 0;
 
 	if (r < 0)
 		return r;
@@ -242,7 +253,7 @@ static int create_to_read(struct store *st, const struct caller *who, uint64_t p
 		r = open_empty(st, who, &o, flags, h);
 	r = op_end(&op, r, META_LATER, NULL);
 	if (r < 0) {
-		free(h);
+		handle_free(h);
 		return r;
 	}
 	r = record_now(st, META_RECORDED); /* its close does not wait for that */
@@ -267,25 +278,26 @@ int store_create(struct store *st, const struct caller *who, uint64_t parent, co
 
 	if ((flags & O_ACCMODE) == O_RDONLY)
 		return create_to_read(st, who, parent, name, mode, flags, e, ret);
-	h = calloc(1, sizeof(*h));
+	h = handle_new(st);
 	if (h == NULL)
-		return -ENOMEM;
+		return -ENFILE;
+	h->writer = true;
 	op_begin(&op, st, who);
 	r = record_create(&op, parent, name, S_IFREG | (mode & 07777), &o, &v);
 	if (r == 0)
 		lifetime_entry_until(st, &o, &until);
 	if (r == 0 && o.live && op_after(&op) != NULL)
 		op.after->makes = o.vid;
+	if (r == 0)
+		fill_handle(h, who, v, flags); /* within the operation: if we are killed, there are both or neither */
 	op_end(&op, r, META_LATER, NULL);
 	if (r == 0)
 		r = create_data(st, who, v, o.mode, o.live);
 	if (r < 0) {
-		free(h);
+		handle_free(h);
 		return r;
 	}
 	*e = (struct entry){ .node = o.vid, .o = o, .until = until };
-	*h = (struct handle){ .st = st, .version = v, .object = v->object, .node = o.vid, .flags = flags,
-			      .writer = true, .tid = who->tid, .uid = who->uid };
 	pthread_mutex_lock(&st->lock);
 	v->unprivileged = h->uid != 0;
 	DL_APPEND(v->writer_list, h); /* the use and the writer were counted when it was made */

@@ -19,10 +19,11 @@ struct object *object_ref(struct store *st, uint64_t id)
 	struct object *obj = object_find(st, id);
 
 	if (obj == NULL) {
-		obj = calloc(1, sizeof(*obj));
+		obj = kept_take(st, KEPT_OBJECT);
 		if (obj == NULL)
 			return NULL;
 		obj->id = id;
+		kept_live(st, obj);
 		HASH_ADD(hh, st->objects, id, sizeof(id), obj);
 		st->counts.objects++;
 	}
@@ -54,7 +55,7 @@ void object_unref(struct store *st, struct object *obj)
 	HASH_DELETE(hh, st->objects, obj);
 	st->counts.objects--;
 	orphans_free(obj);
-	free(obj);
+	kept_give(st, KEPT_OBJECT, obj);
 }
 
 bool object_has_draft(struct store *st, uint64_t id)
@@ -79,15 +80,17 @@ struct version *version_find(struct store *st, uint64_t vid)
 
 struct version *version_add(struct store *st, struct object *obj, uint64_t vid, enum role role)
 {
-	struct version *v = calloc(1, sizeof(*v));
+	struct version *v = kept_take(st, KEPT_VERSION);
 
 	if (v == NULL)
 		return NULL;
 	v->vid = vid;
 	v->object = obj;
+	v->object_id = obj->id;
 	v->role = role;
 	v->fd = -1;
 	v->data = role == ROLE_DRAFT ? DATA_NONE : DATA_READY;
+	kept_live(st, v);
 	obj->refs++;
 	if (role == ROLE_DRAFT) {
 		obj->draft = v;
@@ -110,8 +113,8 @@ static void version_free(struct store *st, struct version *v)
 		obj->draft = NULL;
 	HASH_DELETE(hh, st->versions, v);
 	st->counts.versions--;
+	kept_give(st, KEPT_VERSION, v);
 	object_unref(st, obj);
-	free(v);
 }
 
 struct version_end version_put(struct store *st, struct version *v)
@@ -153,16 +156,17 @@ static void forget_replaced(struct store *st, struct replaced *rp)
 {
 	HASH_DELETE(hh, st->replaced, rp);
 	DL_DELETE(st->replaced_order, rp);
-	free(rp);
+	kept_give(st, KEPT_REPLACED, rp);
 }
 
 void version_replaced(struct store *st, const struct meta_object *o)
 {
-	struct replaced *rp = malloc(sizeof(*rp));
+	struct replaced *rp = kept_take(st, KEPT_REPLACED);
 
 	if (rp == NULL)
 		return;
 	*rp = (struct replaced){ .vid = o->vid, .object = o->id, .size = o->size, .mtime = o->mtime, .blocks = o->blocks };
+	kept_live(st, rp);
 	pthread_mutex_lock(&st->lock);
 	if (HASH_COUNT(st->replaced) >= REPLACED_MAX)
 		forget_replaced(st, st->replaced_order);

@@ -34,6 +34,7 @@ struct opening {
 	bool known;
 	struct handle *drop; /* was made, but could not be recorded */
 	struct version *let_go; /* what an intent that is overtaken kept open */
+	bool takes; /* it goes away by this open */
 };
 
 #define STUCK_MAX 64
@@ -52,12 +53,12 @@ enum {
 
 static int handle_make(struct opening *o, struct version *v, bool writer)
 {
-	struct handle *h = calloc(1, sizeof(*h));
+	struct handle *h = handle_new(o->st);
 
 	if (h == NULL)
-		return -ENOMEM;
-	h->st = o->st;
+		return -ENFILE;
 	h->version = v;
+	h->vid = v->vid;
 	h->object = v->object;
 	h->node = o->node;
 	h->flags = o->flags;
@@ -67,8 +68,11 @@ static int handle_make(struct opening *o, struct version *v, bool writer)
 	h->via = o->who->via;
 	h->detour = h->via == VIA_REF && o->s.mut;
 	h->borrow = h->via == VIA_REF ? object_ref(o->st, o->named) : NULL;
+	h->borrow_id = h->borrow != NULL ? o->named : 0;
 	if (h->borrow != NULL)
 		h->borrow->stands_for = v->vid;
+	if (!o->takes) /* else when it is taken: a reader who did not take it must not be left */
+		kept_live(o->st, h);
 	v->opens++;
 	v->readers += !writer;
 	if (writer) {
@@ -361,6 +365,7 @@ static int take_this(struct opening *o, struct op *op)
 	if (!o->known)
 		return ASK_WHO;
 	op->process = o->process;
+	o->takes = true;
 	r = open_current(o);
 	pthread_mutex_lock(&o->st->lock);
 	in = intent_find(o->st, o->who->tid);
@@ -373,6 +378,8 @@ static int take_this(struct opening *o, struct op *op)
 	o->changed = r == 0;
 	o->handle->takes = r == 0;
 	o->handle->object_id = o->s.o.id;
+	if (r == 0)
+		kept_live(o->st, o->handle);
 	if (r < 0) {
 		o->drop = o->handle;
 		o->handle = NULL;

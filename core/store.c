@@ -489,7 +489,9 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	pthread_mutex_init(&st->lock, NULL);
 	pthread_mutex_init(&st->usage_lock, NULL);
 	usage_start(st);
-	r = timers_new(&st->timers);
+	r = options->kept != NULL ? kept_open(options->kept, &st->kept) : 0;
+	if (r == 0)
+		r = timers_new(&st->timers);
 	if (r == 0)
 		r = garbage_start(st);
 	if (r == 0) {
@@ -564,10 +566,12 @@ static void drop_intents(struct store *st)
 
 	HASH_ITER(hh, st->intents, in, tmp) {
 		HASH_DELETE(hh, st->intents, in);
-		free(in);
+		if (st->kept == NULL)
+			free(in);
 	}
 }
 
+/* What is kept stays for the next process: this one may have failed to begin. */
 static void drop_memory(struct store *st)
 {
 	struct version *v, *vtmp;
@@ -578,12 +582,14 @@ static void drop_memory(struct store *st)
 		HASH_DELETE(hh, st->versions, v);
 		if (v->fd >= 0)
 			close(v->fd);
-		free(v);
+		if (st->kept == NULL)
+			free(v);
 	}
 	HASH_ITER(hh, st->objects, obj, otmp) {
 		HASH_DELETE(hh, st->objects, obj);
 		orphans_free(obj);
-		free(obj);
+		if (st->kept == NULL)
+			free(obj);
 	}
 	HASH_ITER(hh, st->absents, ab, atmp) {
 		HASH_DELETE(hh, st->absents, ab);
@@ -627,6 +633,7 @@ void store_close(struct store *st)
 	drop_memory(st);
 	paths_forget(st);
 	usage_forget_all(st);
+	kept_close(st->kept);
 	pthread_mutex_destroy(&st->usage_lock);
 	pthread_mutex_destroy(&st->lock);
 	free(st);

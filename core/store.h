@@ -30,6 +30,8 @@
 struct store;
 struct object;
 struct version;
+struct awaited;
+struct kept;
 
 /* Who asks. tid 0: not known (a process outside of this PID namespace). */
 struct caller {
@@ -103,6 +105,7 @@ struct store_options {
 	uint64_t max[LIMITED_COUNT]; /* of each user but root and: */
 	uint32_t owner;              /* the user whom all of it belongs to */
 	/* Do access control lists count? If not, those that there are are kept, but not asked, inherited or set. */
+	struct kept *kept; /* what the next process needs, and what the last one has left; see kept.h. NULL: nothing is kept */
 	enum { ACLS_IF_ANY, ACLS_ON, ACLS_OFF } acls; /* IF_ANY: if there are some when the store is opened */
 };
 
@@ -292,6 +295,7 @@ struct handle {
 	struct store *st;
 	struct version *version; /* NULL: a reader with O_NONBLOCK whose future has not settled */
 	struct object *object;
+	uint64_t vid;  /* of the version; 0: none */
 	uint64_t node; /* through which it was opened */
 	int flags;
 	bool writer;
@@ -300,6 +304,9 @@ struct handle {
 	struct handle *prev, *next; /* among the writers of a version */
 	enum via via;
 	struct object *borrow;  /* VIA_REF: through which it was opened; counted */
+	uint64_t borrow_id;     /* that; 0: none */
+	bool releasing;         /* by store_release */
+	bool kept;              /* it is in memory that is kept */
 	bool detour;            /* its node will not stand for what it reads */
 	bool flushed;           /* a writer: somebody has closed a descriptor of it */
 	bool takes;             /* the object went away by this open, and goes back if its process is killed */
@@ -312,6 +319,7 @@ struct handle {
 	uint64_t parent;
 	char *name;
 	struct caller *reader; /* with that, whose rights to what comes are looked at */
+	struct awaited *awaited; /* both of these, when that is kept; NULL: they are in other memory */
 	struct waiter waiter;
 	struct told told;
 	void (*on_settle)(struct handle *h); /* see handle_on_settle */

@@ -311,6 +311,11 @@ struct meta {
  * -EROFS, -EACCES, -ENOSPC, -EIO. */
 int meta_sqlite_open(const char *path, struct meta **ret, const char **why);
 
+/* The same with a redo region: what the last process with that region had answered, and not committed, is done again
+ * first. NULL: without. */
+struct redo;
+int meta_sqlite_open_redo(const char *path, struct redo *redo, struct meta **ret, const char **why);
+
 /* The same to look at it only, also while a daemon has it open: what it shows is one moment, from the first call after
  * begin to end(META_ABANDON). Also -ENOENT: there is none, or it is empty; -ESTALE: of an older version. */
 int meta_sqlite_open_reader(const char *path, struct meta **ret, const char **why);

@@ -273,6 +273,11 @@ static const char *open_error(int r)
 
 int meta_sqlite_open(const char *path, struct meta **ret, const char **why)
 {
+	return meta_sqlite_open_redo(path, NULL, ret, why);
+}
+
+int meta_sqlite_open_redo(const char *path, struct redo *redo, struct meta **ret, const char **why)
+{
 	struct sqlite_catalog *s = new_catalog();
 	mode_t mask = umask(077); /* the catalog is nobody's but the daemon's */
 	int r;
@@ -289,7 +294,11 @@ int meta_sqlite_open(const char *path, struct meta **ret, const char **why)
 	if (r == 0)
 		r = prepare(s);
 	if (r == 0)
+		r = sqlite_redo_replay(s, redo);
+	if (r == 0)
 		r = first_commit(s);
+	if (r == 0)
+		sqlite_redo_start(s, redo);
 	if (r == 0)
 		r = open_wal(s, path);
 	if (r == 0)

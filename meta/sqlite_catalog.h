@@ -6,6 +6,7 @@
 #pragma once
 
 #include "meta/meta.h"
+#include "meta/redo_region.h"
 
 #include <pthread.h>
 #include <sqlite3.h>
@@ -35,6 +36,10 @@ struct sqlite_catalog {
 	uint64_t statements_before; /* the changes that are not committed */
 	unsigned changes; /* operations since the last commit that changed something */
 	uint64_t next_id, id_limit;
+	struct redo *redo; /* NULL: none */
+	uint32_t redo_at;  /* how far it is written; valid or not */
+	bool redo_over;    /* the running operation has found no room there, or one before it, which is being committed */
+	bool changes_records[STATEMENT_COUNT];
 	uint64_t events_since_prune;
 	bool opened; /* for writing, and all was well */
 	int wal_fd; /* for making commits durable; the WAL file stays the same one while the catalog is open */
@@ -77,3 +82,12 @@ int sqlite_write_begin(struct sqlite_catalog *s); /* opens the transaction befor
 int sqlite_worker_start(struct sqlite_catalog *s);
 void sqlite_worker_stop(struct sqlite_catalog *s); /* records everything first */
 int64_t sqlite_now(struct meta *m);
+
+/* sqlite_redo.c; without a region none of them does anything */
+void sqlite_redo_note(struct sqlite_catalog *s, enum statement which); /* it has just run */
+bool sqlite_redo_ended(struct sqlite_catalog *s);   /* an operation; true: it has to be committed now */
+int sqlite_redo_committing(struct sqlite_catalog *s); /* the transaction, next */
+void sqlite_redo_committed(struct sqlite_catalog *s);
+void sqlite_redo_rolled_back(struct sqlite_catalog *s);
+int sqlite_redo_replay(struct sqlite_catalog *s, struct redo *r); /* what is left of the last process */
+void sqlite_redo_start(struct sqlite_catalog *s, struct redo *r);

@@ -53,6 +53,8 @@ int sqlite_step(struct sqlite_catalog *s, enum statement which)
 	}
 	rc = sqlite3_step(st);
 	atomic_fetch_add_explicit(&s->statements, 1, memory_order_relaxed);
+	if (rc == SQLITE_ROW || rc == SQLITE_DONE)
+		sqlite_redo_note(s, which);
 	if (rc == SQLITE_ROW)
 		return SQLITE_ROW;
 	r = rc == SQLITE_DONE ? SQLITE_DONE : sqlite_errno(s->db, sqlite3_extended_errcode(s->db));
@@ -137,6 +139,8 @@ static int new_id(struct meta *m, uint64_t *id)
 
 	if (r == 0)
 		*id = s->next_id++;
+	if (r == 0 && s->redo != NULL)
+		atomic_store_explicit(&s->redo->next_id, s->next_id, memory_order_release);
 	return r;
 }
 

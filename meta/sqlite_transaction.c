@@ -111,6 +111,7 @@ static void roll_back(struct sqlite_catalog *s, int r)
 	}
 	if (s->in_transaction && !sqlite3_get_autocommit(s->db))
 		sqlite_step(s, STMT_ROLLBACK);
+	sqlite_redo_rolled_back(s);
 	s->in_transaction = s->changed = false;
 	s->changes = 0;
 	s->failed = 0;
@@ -120,10 +121,14 @@ static void roll_back(struct sqlite_catalog *s, int r)
 static int commit(struct sqlite_catalog *s)
 {
 	int64_t began = monotonic_ns();
-	int r = sqlite_step(s, STMT_COMMIT);
+	int r = s->changed ? sqlite_redo_committing(s) : 0;
 
+	if (r == 0)
+		r = sqlite_step(s, STMT_COMMIT);
 	if (r < 0)
 		return r;
+	if (s->changed)
+		sqlite_redo_committed(s);
 	histogram_add(&s->commit_ns, monotonic_ns() - began);
 	histogram_add(&s->commit_ops, s->changes);
 	s->changes = 0;
@@ -195,6 +200,8 @@ static void leave(struct sqlite_catalog *s, bool force, int failed)
 	bool lost, unread;
 	int r = failed;
 
+	if (r == 0 && sqlite_redo_ended(s))
+		force = true;
 	if (r == 0 && (force || is_much(s) || (s->pending_count > 0 && !somebody_will_commit(s)))) {
 		r = s->changed ? commit(s) : 0;
 		list = take_pending(s);
