@@ -490,6 +490,23 @@ static void let_go_in_op(struct handle *h)
 	version_end_in_op(h->st, end);
 }
 
+/* By now somebody may append to it again, in the same file (extend.c). The draft cannot end while the catalog is held. 1:
+ * that is being prepared, so there is no saying whose file it is. */
+static int part_from_draft(struct store *st, const struct meta_object *o)
+{
+	struct version *d;
+	struct object *obj;
+	bool shared, busy;
+
+	pthread_mutex_lock(&st->lock);
+	obj = object_find(st, o->id);
+	d = obj != NULL ? obj->draft : NULL;
+	shared = d != NULL && d->extends && d->base == o->vid;
+	busy = shared && (d->unsharing || d->data == DATA_PREPARING);
+	pthread_mutex_unlock(&st->lock);
+	return busy ? 1 : shared ? draft_unshare(st, d) : 0;
+}
+
 static int settle_handle(struct handle *h, struct meta_object *o, struct op *op)
 {
 	struct store *st = h->st;
@@ -498,10 +515,12 @@ static int settle_handle(struct handle *h, struct meta_object *o, struct op *op)
 
 	if (o->nlink == 0 && (h->via == VIA_OWNER || h->via == VIA_ONCE))
 		return -ENOENT;
+	if (r == 0 && o->state == OBJECT_READY)
+		r = part_from_draft(st, o);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&st->lock);
-	r = o->state != OBJECT_READY || (takes && must_wait_to_take(h, o)) ? wait_on(h, o) : read_current(h, o);
+	r = r > 0 || o->state != OBJECT_READY || (takes && must_wait_to_take(h, o)) ? wait_on(h, o) : read_current(h, o);
 	pthread_mutex_unlock(&st->lock);
 	if (r != 0 || !takes)
 		return r;

@@ -506,7 +506,7 @@ static int open_intended(struct opening *o, bool *done)
 	if (in != NULL && in->version != NULL && in->version->vid == o->node) {
 		v = in->version;
 		if ((v->role == ROLE_DRAFT && !in->pins) || (!o->write && !v->aborted && v->role != ROLE_DRAFT)) {
-			r = v->role == ROLE_DRAFT ? open_draft_data(o, v) : handle_make(o, v, false);
+			r = v->role == ROLE_DRAFT ? open_draft_data(o, v) : open_version(o, v, false);
 			*done = true;
 		} /* else: what it was sent to is no draft (any more), and the rule decides anew */
 		if (*done && r == 0) /* while the draft is prepared, the intent keeps it */
