@@ -363,7 +363,7 @@ static int apply(struct op *op, struct meta_object *o, const struct draft_questi
 }
 
 /* store->lock held. */
-static void leave_draft(struct store *st, struct version *v, enum draft_verdict verdict, bool kept,
+static void leave_draft(struct store *st, struct version *v, enum draft_verdict verdict, uint64_t kept,
 			const struct meta_object *o)
 {
 	struct object *obj = v->object;
@@ -373,7 +373,8 @@ static void leave_draft(struct store *st, struct version *v, enum draft_verdict 
 	if (verdict != DRAFT_PUBLISH) {
 		v->role = ROLE_OLD;
 		v->aborted = true;
-		v->unlinked_data = !kept;
+		v->unlinked_data = kept == 0;
+		v->moved = kept;
 		return;
 	}
 	if (obj->current != NULL)
@@ -412,7 +413,7 @@ void draft_revoked(struct store *st, uint64_t vid)
 	v = version_find(st, vid);
 	if (v != NULL && v->role == ROLE_DRAFT) {
 		v->error = EBUSY;
-		leave_draft(st, v, DRAFT_DROP, false, NULL);
+		leave_draft(st, v, DRAFT_DROP, 0, NULL);
 	}
 	pthread_mutex_unlock(&st->lock);
 }
@@ -476,7 +477,7 @@ static void show_published(struct op *op, struct version *v, const struct meta_o
 	pthread_mutex_lock(&st->lock);
 	v->object->row = row;
 	v->object->settling = true;
-	leave_draft(st, v, DRAFT_PUBLISH, false, &row);
+	leave_draft(st, v, DRAFT_PUBLISH, 0, &row);
 	pthread_mutex_unlock(&st->lock);
 	waiters_wake(op, v->object, 0);
 	op_end(op, 0, META_READ, NULL);
@@ -484,7 +485,7 @@ static void show_published(struct op *op, struct version *v, const struct meta_o
 }
 
 /* The memory of v after it was settled; it is its object's draft no longer. */
-static void forget_draft(struct op *op, struct version *v, enum draft_verdict verdict, bool kept, bool shown,
+static void forget_draft(struct op *op, struct version *v, enum draft_verdict verdict, uint64_t kept, bool shown,
 			 const struct meta_object *o)
 {
 	pthread_mutex_lock(&op->st->lock);
@@ -543,7 +544,7 @@ static int settle(struct op *op, struct version *v, enum draft_verdict *verdict,
 		perror("promisefs: undoing an append"); /* the next start does it */
 	if (r == 0)
 		r = apply(op, &o, &q, *verdict, &p, kept);
-	forget_draft(op, v, *verdict, *kept != 0, shown, &o);
+	forget_draft(op, v, *verdict, *kept, shown, &o);
 	if (o.queued > 0)
 		op_turn(op, o.id);
 	if (r == 0 && op_after(op) != NULL)

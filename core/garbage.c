@@ -43,6 +43,7 @@ struct garbage {
 	struct removal *later; /* what a backup still needs */
 	unsigned count;
 	bool urgent, busy, stop, started;
+	atomic_bool unsynced; /* what was adopted is in the list: nobody knows what has replaced it */
 };
 
 int op_remove_data(struct op *op, const struct meta_object *o, bool replaced)
@@ -119,6 +120,28 @@ bool garbage_take(struct store *st, struct removal *list, struct meta_commit *us
 	return scarce;
 }
 
+int garbage_adopt(struct store *st, const uint64_t *vids, size_t n)
+{
+	struct removal *list = NULL, *rm;
+	struct version *v;
+
+	for (size_t i = 0; i < n; i++) {
+		rm = calloc(1, sizeof(*rm));
+		if (rm == NULL)
+			break; /* it stays recorded */
+		pthread_mutex_lock(&st->lock);
+		v = version_find(st, vids[i]);
+		if (v != NULL)
+			v->opens++;
+		pthread_mutex_unlock(&st->lock);
+		*rm = (struct removal){ .vid = vids[i], .loose = v == NULL };
+		LL_PREPEND(list, rm);
+	}
+	st->garbage->unsynced = list != NULL;
+	garbage_take(st, list, NULL);
+	return 0;
+}
+
 void garbage_keep(struct store *st, struct removal *list)
 {
 	struct removal *rm, *next;
@@ -163,6 +186,8 @@ static int make_durable(struct store *st, struct removal *list)
 	struct removal *rm;
 	int r = 0;
 
+	if (atomic_exchange(&st->garbage->unsynced, false))
+		r = st->blobs->ops->sync_all(st->blobs);
 	LL_FOREACH(list, rm)
 		if (r == 0 && rm->replaced != 0)
 			r = sync_current(st, rm->replaced);

@@ -50,6 +50,8 @@ static int version_fd(struct store *st, struct version *v)
 	if (fd >= 0)
 		return fd;
 	ours = st->blobs->ops->open_for_user(st->blobs, v->vid);
+	if (ours == -ENOENT && v->moved != 0)
+		ours = st->blobs->ops->open_for_user(st->blobs, v->moved);
 	if (ours < 0)
 		return ours;
 	if (whole && !is_unsettled(st, v->object->id))
@@ -650,6 +652,27 @@ static void begin_waiting(struct handle *h)
 	h->waiter = (struct waiter){ .wake = unsettled_woken, .tid = h->tid, .uid = h->uid, .lingers = true };
 }
 
+/* As in the process before: it may have settled meanwhile. */
+void handle_ask_again(struct handle *h)
+{
+	const struct caller who = { .tid = h->tid, .uid = h->uid, .via = h->via };
+	struct op op;
+	int r;
+
+	begin_waiting(h);
+	op_begin_named(&op, h->st, &who);
+	r = look_at(h, &op);
+	op_end(&op, r < 0 ? r : 0, r == 0 && h->takes ? META_LATER : META_READ, NULL);
+	if (r == STORE_WAITING)
+		return;
+	if (r == 0 && h->takes)
+		r = once_recorded(h);
+	pthread_mutex_lock(&h->st->lock);
+	h->failed = r == -ESTALE ? -ECANCELED : r;
+	h->unsettled = false;
+	pthread_mutex_unlock(&h->st->lock);
+}
+
 static struct handle *new_unsettled(struct store *st, const struct caller *who, uint64_t node, int flags)
 {
 	struct handle *h = handle_new(st);
@@ -677,6 +700,7 @@ static int set_awaited(struct handle *h, const struct caller *who, uint64_t pare
 		h->reader = h->name != NULL ? caller_keep(who) : NULL;
 		return h->reader != NULL ? 0 : -ENOMEM;
 	}
+	a->of = h;
 	snprintf(a->name, sizeof(a->name), "%s", name);
 	a->who = *who;
 	a->who.groups = a->groups;

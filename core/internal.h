@@ -82,6 +82,7 @@ struct object {
 	bool guarded;           /* opening it for reading may be refused, or take it: ask the catalog */
 	bool evict;             /* as in its record */
 	bool taken;             /* somebody reads it for the one time; gone for all others */
+	bool adopted_taker;     /* that somebody has been adopted */
 	uint64_t stands_for;    /* of an immutable borrow that is open: the version */
 	bool bare;              /* it was made just now, and nobody has set an attribute */
 	bool gone;              /* it has no record any more; `row` is what it was */
@@ -112,6 +113,7 @@ struct intent {
 /* What a reader with O_NONBLOCK awaits, and whose rights are looked at then. */
 #define AWAITED_GROUPS 256
 struct awaited {
+	struct handle *of;
 	char name[META_NAME_MAX + 1];
 	struct caller who;
 	uint32_t groups[AWAITED_GROUPS];
@@ -174,6 +176,7 @@ struct store {
 	struct store_options options;
 	struct timers *timers;
 	struct kept_pool *kept; /* NULL: nothing is kept. Guards itself */
+	bool adopting;          /* it was another process's, which was killed; since then there was no power loss */
 
 	pthread_mutex_t lock; /* guards the rest, and all objects, versions, handles and waiters */
 	struct object *objects;
@@ -287,6 +290,8 @@ enum kept_kind {
 struct kept_pool;
 int kept_open(struct kept *k, struct kept_pool **ret);
 void kept_close(struct kept_pool *p);
+bool kept_in_use(const struct kept *k); /* a store has been opened with it */
+void kept_begins(struct store *st);     /* that is so now */
 void *kept_take(struct store *st, enum kept_kind kind);
 void kept_live(struct store *st, void *body);
 void kept_give(struct store *st, enum kept_kind kind, void *body);
@@ -294,6 +299,16 @@ void *kept_next(struct store *st, enum kept_kind kind, uint32_t *at); /* those t
 bool kept_is_live(struct store *st, const void *body); /* false also of what is in other memory */
 uint64_t kept_request(struct store *st, const void *body); /* for which it was taken; 0: that was answered */
 void kept_answered(struct store *st, void *body);
+
+/* What was stored before counts for the next process if what is stored behind does: one thread, killed in between. */
+static inline void kept_in_order(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* adopt.c; before anything is served */
+int adopt(struct store *st);
+void adopt_go_on(struct store *st); /* later: everything else has begun. Without locks */
 
 /* memory.c; all with store->lock held */
 struct object *object_find(struct store *st, uint64_t id);
@@ -324,6 +339,7 @@ int hash_file(int fd, int64_t left, char hex[static 65]); /* SHA-256 of the next
 int op_remove_data(struct op *op, const struct meta_object *o, bool replaced);
 bool garbage_take(struct store *st, struct removal *list, struct meta_commit *user); /* true: it is told later */
 void garbage_keep(struct store *st, struct removal *list); /* the operation was taken back */
+int garbage_adopt(struct store *st, const uint64_t *vids, size_t n); /* recorded by a process that was killed */
 void garbage_empty(struct store *st); /* waits until all that was taken is removed; without locks */
 /* A backup needs the files that are there: then this one is removed when it has ended. False: remove it now. */
 bool garbage_put_off(struct store *st, uint64_t vid);
@@ -367,6 +383,7 @@ int subject_save(struct store *st, struct subject *s); /* writes s->o back */
 /* handles.c */
 struct handle *handle_new(struct store *st); /* zeroed, but for st; NULL: there may be no more */
 void handle_free(struct handle *h);          /* which has nothing open */
+void handle_ask_again(struct handle *h);     /* which has not settled, and is listed nowhere; without locks */
 int draft_record(struct store *st, struct version *v, const struct stat *bytes); /* how it is now; catalog held */
 void handle_take(struct waiter *w, struct version *v); /* locked: the handle of w has settled as v */
 

@@ -28,6 +28,7 @@ struct slab {
 
 struct kept {
 	size_t size;
+	_Atomic bool in_use;
 	struct slab slabs[KEPT_KINDS];
 };
 
@@ -137,6 +138,17 @@ int kept_open(struct kept *k, struct kept_pool **ret)
 		}
 	*ret = p;
 	return r;
+}
+
+bool kept_in_use(const struct kept *k)
+{
+	return k != NULL && k->in_use;
+}
+
+void kept_begins(struct store *st)
+{
+	if (st->kept != NULL)
+		st->kept->k->in_use = true;
 }
 
 void kept_close(struct kept_pool *p)
@@ -288,12 +300,15 @@ void store_adoption_over(struct store *st)
 
 struct handle *store_claim(struct store *st, uint64_t request)
 {
-	struct handle *h;
+	struct handle *h = NULL;
 	uint32_t at = 0;
 
 	while (request != 0 && (h = kept_next(st, KEPT_HANDLE, &at)) != NULL)
-		if (kept_request(st, h) == request)
-			return h;
+		if (kept_request(st, h) == request && !h->releasing)
+			break;
+	if (h == NULL || request == 0 || !h->truncates || store_ftruncate(h, 0) == 0)
+		return h;
+	store_release(h);
 	return NULL;
 }
 

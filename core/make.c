@@ -191,9 +191,10 @@ static int create_data(struct store *st, const struct caller *who, struct versio
 		st->blobs->ops->publish(st->blobs, v->vid, v->vid);
 	pthread_mutex_lock(&st->lock);
 	v->fd = fd < 0 ? -1 : fd;
-	v->data = fd < 0 ? DATA_NONE : DATA_READY;
 	v->error = fd < 0 ? -fd : 0;
 	v->blessed_mtime = blessed ? ns_of(&bytes.st_mtim) : 0;
+	kept_in_order();
+	v->data = fd < 0 ? DATA_NONE : DATA_READY;
 	v->writers -= fd < 0;
 	pthread_mutex_unlock(&st->lock);
 	if (fd < 0 && live)

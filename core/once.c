@@ -203,6 +203,7 @@ void once_release(struct handle *h)
 /* After the end of a daemon */
 
 struct taken {
+	struct store *st;
 	uint64_t object[64];
 	bool done[64];
 	unsigned n;
@@ -212,8 +213,17 @@ static int gather_taken(void *arg, uint64_t object, bool done)
 {
 	struct taken *t = arg;
 
+	struct object *obj;
+	bool adopted;
+
 	if (t->n > 0 && t->object[t->n - 1] == object)
 		return 0; /* by another of its names */
+	pthread_mutex_lock(&t->st->lock);
+	obj = object_find(t->st, object);
+	adopted = obj != NULL && obj->taken && obj->adopted_taker;
+	pthread_mutex_unlock(&t->st->lock);
+	if (adopted)
+		return 0; /* somebody reads it */
 	t->object[t->n] = object;
 	t->done[t->n++] = done;
 	return t->n == 64;
@@ -223,7 +233,7 @@ int once_recover(struct store *st)
 {
 	struct meta *m = st->meta;
 	struct meta_object o;
-	struct taken t;
+	struct taken t = { .st = st };
 	struct op op;
 	int r = 0;
 

@@ -71,6 +71,7 @@ static int handle_make(struct opening *o, struct version *v, bool writer)
 	h->borrow_id = h->borrow != NULL ? o->named : 0;
 	if (h->borrow != NULL)
 		h->borrow->stands_for = v->vid;
+	h->truncates = writer && (o->flags & O_TRUNC) != 0;
 	if (!o->takes) /* else when it is taken: a reader who did not take it must not be left */
 		kept_live(o->st, h);
 	v->opens++;
@@ -729,6 +730,7 @@ int store_open(struct store *st, const struct caller *who, uint64_t node, int fl
 	}
 	if (r == 0 && o.write && (flags & O_TRUNC) != 0 && o.handle->writer) {
 		r = store_ftruncate(o.handle, 0);
+		o.handle->truncates = false;
 		if (r < 0) {
 			store_release(o.handle);
 			*ret = NULL;

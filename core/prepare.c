@@ -92,10 +92,11 @@ static void prepared(struct store *st, struct version *v, int fd, bool shares, i
 	}
 	pthread_mutex_lock(&st->lock);
 	v->fd = fd;
-	v->data = r == 0 ? DATA_READY : DATA_NONE;
 	v->extends = shares;
 	v->start_size = start.st_size;
 	v->start_mtime = ns_of(&start.st_mtim);
+	kept_in_order();
+	v->data = r == 0 ? DATA_READY : DATA_NONE;
 	pthread_mutex_unlock(&st->lock);
 }
 

@@ -126,6 +126,17 @@ int settle_recorded(struct op *op, const struct meta_draft *d, int failed, uint6
 	return r == 0 && draft_keeps_bytes(&q) && bytes.st_size > 0 ? aborted_keep(op, key, &o, d->vid, &bytes, as) : r;
 }
 
+/* Only what was adopted can be, by now. */
+static bool in_memory(struct store *st, uint64_t vid)
+{
+	bool is;
+
+	pthread_mutex_lock(&st->lock);
+	is = version_find(st, vid) != NULL;
+	pthread_mutex_unlock(&st->lock);
+	return is;
+}
+
 static int recover_drafts(struct store *st)
 {
 	struct ids l = { 0 };
@@ -138,6 +149,8 @@ static int recover_drafts(struct store *st)
 	for (size_t i = 0; r == 0 && i < l.n; i++) {
 		uint64_t as = 0;
 
+		if (in_memory(st, l.drafts[i].vid))
+			continue; /* adopted */
 		op_begin(&op, st, NULL);
 		r = settle_recorded(&op, &l.drafts[i], 0, &as);
 		r = op_end(&op, r, META_LATER, NULL);
@@ -159,6 +172,11 @@ static int recover_garbage(struct store *st)
 	op_begin(&op, st, NULL);
 	r = st->meta->ops->garbage_list(st->meta, add_vid, &l);
 	op_end(&op, 0, META_READ, NULL);
+	if (r == 0 && st->adopting) { /* nobody has to wait for that */
+		r = garbage_adopt(st, l.vids, l.n);
+		free(l.vids);
+		return r;
+	}
 	if (r == 0 && l.n > 0)
 		r = st->blobs->ops->sync_all(st->blobs); /* of what replaced them, too; see garbage.c */
 	if (r == 0 && l.n > 0)
@@ -180,8 +198,10 @@ static int recover_file(struct store *st, uint64_t vid)
 	struct meta_object o;
 	int r = object_of_version(st, vid, &o);
 
-	if (r == 0 && o.state == OBJECT_READY)
+	if (r == 0 && o.state == OBJECT_READY && o.vid == vid)
 		return st->blobs->ops->publish(st->blobs, vid, vid);
+	if ((r == 0 || r == -ENOENT) && in_memory(st, vid))
+		return 0;
 	return r == 0 || r == -ENOENT ? st->blobs->ops->remove(st->blobs, vid) : r;
 }
 
@@ -245,7 +265,7 @@ static int recover_lost(struct store *st)
 	struct op op;
 	int r;
 
-	if (!st->meta->left_open)
+	if (!st->meta->left_open || st->adopting)
 		return 0;
 	op_begin(&op, st, NULL);
 	r = st->meta->ops->numbers(st->meta, &next, &vid);

@@ -508,6 +508,9 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 		deadlines_start(st);
 		aborted_start(st);
 	}
+	st->adopting = kept_in_use(options->kept);
+	if (r == 0 && st->adopting)
+		r = adopt(st);
 	if (r == 0)
 		r = store_recover(st);
 	if (r == 0)
@@ -524,6 +527,8 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 		store_close(st);
 		return r;
 	}
+	kept_begins(st);
+	adopt_go_on(st);
 	meta->serving = true;
 	*ret = st;
 	return 0;

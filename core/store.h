@@ -306,6 +306,7 @@ struct handle {
 	struct object *borrow;  /* VIA_REF: through which it was opened; counted */
 	uint64_t borrow_id;     /* that; 0: none */
 	bool releasing;         /* by store_release */
+	bool truncates;         /* O_TRUNC, and that has not been done yet */
 	bool kept;              /* it is in memory that is kept */
 	bool detour;            /* its node will not stand for what it reads */
 	bool flushed;           /* a writer: somebody has closed a descriptor of it */

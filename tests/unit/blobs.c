@@ -25,6 +25,14 @@ static struct name name_of(uint64_t vid, bool published)
 	return n;
 }
 
+static struct name private_name(uint64_t vid)
+{
+	struct name n = name_of(vid, true);
+
+	n.s[0] = '+';
+	return n;
+}
+
 static int create(struct blobs *b, uint64_t vid)
 {
 	int fd, e = atomic_exchange(&of(b)->create_fails, 0);
@@ -76,12 +84,13 @@ static int copy(struct blobs *b, int from, int to)
 static int unshare(struct blobs *b, uint64_t vid, int64_t size)
 {
 	int from = open_file(b, vid);
-	int to = openat(of(b)->dir, "private", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	const struct name own = private_name(vid);
+	int to = openat(of(b)->dir, own.s, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int r = from < 0 || to < 0 ? -EIO : copy(b, from, to);
 
 	of(b)->unshares++;
 	if (r == 0 && (ftruncate(to, size) < 0 ||
-		       renameat(of(b)->dir, "private", of(b)->dir, name_of(vid, true).s) < 0))
+		       renameat(of(b)->dir, own.s, of(b)->dir, name_of(vid, true).s) < 0))
 		r = -errno;
 	if (from >= 0)
 		close(from);
