@@ -196,17 +196,21 @@ static int redirect_to_draft(struct opening *o)
 {
 	struct intent *in;
 	struct version *d;
+	bool sent;
 	int r = begin_draft(o, &d);
 
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&o->st->lock);
 	in = intent_find(o->st, o->who->tid);
-	if (o->who->tid == 0 || o->s.reserved != 0 || (in != NULL && intent_was_sent(in, d, o->named))) {
-		r = may_detour(o) ? open_draft_data(o, d) : -ESTALE;
+	sent = o->who->tid == 0 || o->s.reserved != 0 || (in != NULL && intent_was_sent(in, d, o->named));
+	if (sent && may_detour(o)) {
+		r = open_draft_data(o, d);
 		if (in != NULL && r == 0)
 			o->let_go = intent_take(o->st, in);
-	} else {
+	} else if (o->who->tid == 0) {
+		r = -ESTALE;
+	} else { /* if he was sent for something that he has given up since, he looks now */
 		if (in != NULL)
 			o->let_go = intent_take(o->st, in);
 		r = intent_make(o->st, o->who->tid, o->s.o.id, d, o->write) != NULL ? -ESTALE : -ENOMEM;
