@@ -504,13 +504,13 @@ int store_open_all(struct meta *meta, struct blobs *blobs, const struct store_ho
 	}
 	if (r == 0)
 		r = access_start(st);
+	st->adopting = kept_in_use(options->kept);
+	if (r == 0 && st->adopting)
+		r = adopt(st); /* before anything happens by itself: what is kept by then is from before */
 	if (r == 0) {
 		deadlines_start(st);
 		aborted_start(st);
 	}
-	st->adopting = kept_in_use(options->kept);
-	if (r == 0 && st->adopting)
-		r = adopt(st);
 	if (r == 0)
 		r = store_recover(st);
 	if (r == 0)

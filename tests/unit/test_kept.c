@@ -1041,6 +1041,14 @@ static unsigned number_from(const char *variable, unsigned otherwise)
 	return text != NULL ? (unsigned)atoi(text) : otherwise;
 }
 
+static bool has_crashed(pid_t worker)
+{
+	siginfo_t ended = { 0 };
+
+	return waitid(P_PID, (id_t)worker, &ended, WEXITED | WNOWAIT | WNOHANG) == 0 && ended.si_pid != 0 &&
+	       (ended.si_code != CLD_EXITED || ended.si_status != 0);
+}
+
 static unsigned kill_workers(pid_t *worker, int64_t until, unsigned *seed, unsigned *early)
 {
 	unsigned kills = 0;
@@ -1049,7 +1057,7 @@ static unsigned kill_workers(pid_t *worker, int64_t until, unsigned *seed, unsig
 	while (now_ms() < until && !shared->failed) {
 		bool at_once = rand_r(seed) % 4 == 0 && number_from("KEPT_PAUSE_US", 0) == 0; /* while it adopts, perhaps */
 
-		while (!at_once && !shared->serving && !shared->failed)
+		while (!at_once && !shared->serving && !shared->failed && !has_crashed(*worker))
 			usleep(100);
 		usleep((useconds_t)rand_r(seed) % (at_once ? 6000 : number_from("KEPT_PAUSE_US", 12000)));
 		*early += !shared->serving;
@@ -1116,7 +1124,6 @@ static void killed_at_any_time(void **state)
 	unsigned seconds = number_from("KEPT_SECONDS", 8), seed = number_from("KEPT_SEED", (unsigned)time(NULL)), early = 0;
 	unsigned kills, first = seed;
 	pid_t clients[CLIENTS], worker;
-	siginfo_t ended = { 0 };
 	int status;
 
 	set_up_shared();
@@ -1130,7 +1137,7 @@ static void killed_at_any_time(void **state)
 	for (int i = 0; i < CLIENTS; i++)
 		while (waitpid(clients[i], &status, WNOHANG) == 0) {
 			usleep(1000);
-			if (waitid(P_PID, (id_t)worker, &ended, WEXITED | WNOWAIT | WNOHANG) == 0 && ended.si_pid != 0)
+			if (has_crashed(worker))
 				shared->failed = true;
 		}
 	for (int i = 0; i < CLIENTS; i++)
