@@ -420,10 +420,11 @@ static void open_data(struct store *st, struct version *v)
 
 /* What is left when everybody has been counted */
 
-/* False when there is no memory: then it is settled as after any other crash. */
-static bool hold_for_a_moment(struct adoption *a, struct version *v)
+/* Not as a writer: who comes and writes it is the last one, and closes it. Without memory it is settled as after any other
+ * crash. */
+static void hold_for_a_moment(struct adoption *a, struct version *v)
 {
-	return intent_make(a->st, --a->nobody, v->object_id, v, true) != NULL;
+	intent_make(a->st, --a->nobody, v->object_id, v, false);
 }
 
 static void drop_version(struct store *st, struct version *v)

@@ -795,8 +795,10 @@ static void open_to_read(struct client *c, struct open_file *f, int key)
 	if (r < 0)
 		return;
 	*f = (struct open_file){ .number = c->b.number, .key = key, .takes = takes, .c = k->c };
-	if (takes)
+	if (takes) {
 		k->there = false;
+		c->nodes[key] = 0; /* a kernel is told */
+	}
 	check_bytes(c, f);
 }
 
