@@ -1362,6 +1362,73 @@ static void test_copy_is_older_than_any_write(void **state)
 	has("a", "test");
 }
 
+/* Somebody appends to a, in the file that the current version has as well. */
+static struct handle *append_to_shared(void)
+{
+	struct handle *w = create(1, "a");
+
+	append_bytes(w, 'x', 100000);
+	close_handle(1, w);
+	w = open_write(1, "a", O_APPEND);
+	CHECK(blobs.shares == 1);
+	return w;
+}
+
+static void does_not_see_appended(struct handle *w, struct handle *r)
+{
+	handle_fd(r);
+	append_bytes(w, 'y', 10);
+	CHECK(lseek(handle_fd(r), 0, SEEK_END) == 100000);
+	store_release(r);
+	close_handle(1, w);
+	CHECK(size_of("a") == 100010);
+}
+
+static void test_reader_who_looks_again_shares_nothing(void **state)
+{
+	struct handle *w = append_to_shared(), *r;
+	struct entry e;
+
+	CHECK_R(open_node(2, handle_vid(w), O_RDONLY, NULL, &r), -ESTALE);
+	CHECK_R(lookup(2, META_ROOT, "a", &e), 0);
+	CHECK_R(open_node(2, e.node, O_RDONLY, NULL, &r), 0);
+	does_not_see_appended(w, r);
+}
+
+static void test_reader_who_settles_late_shares_nothing(void **state)
+{
+	struct handle *w = append_to_shared(), *r;
+	const struct caller reader = who(2);
+	struct entry e;
+
+	CHECK_R(lookup(2, META_ROOT, "a", &e), 0);
+	CHECK_R(store_open_unsettled(st, &reader, e.node, O_RDONLY | O_NONBLOCK, &r), 0);
+	CHECK_R(handle_settled(r), 0);
+	does_not_see_appended(w, r);
+}
+
+/* What the thread was sent to look for before was not there. */
+static void test_look_given_up(void **state)
+{
+	struct handle *r, *w;
+	struct entry e;
+	uint64_t gone;
+
+	put("a", "1");
+	put("b", "2");
+	gone = node_of("a");
+	CHECK_R(unlink_name("a"), 0);
+	CHECK_R(open_node(2, gone, O_RDONLY, NULL, &r), -ESTALE);
+	CHECK_R(lookup(2, META_ROOT, "a", &e), -ENOENT);
+	r = open_read(3, "b");
+	w = open_write(2, "b", O_TRUNC);
+	put_bytes(w, "3");
+	close_handle(2, w);
+	CHECK(reads(r, "2"));
+	store_release(r);
+	has("b", "3");
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -1429,6 +1496,9 @@ int main(int argc, char **argv)
 		TEST(test_user_attributes),
 		TEST(test_log),
 		TEST(test_waits),
+		TEST(test_reader_who_looks_again_shares_nothing),
+		TEST(test_reader_who_settles_late_shares_nothing),
+		TEST(test_look_given_up),
 	};
 
 	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL); /* a pattern such as "test_a*" */
