@@ -31,6 +31,7 @@ enum action {
 	LOOK_UP,
 	OPEN,
 	CREATE,
+	AWAIT,
 	WRITE,
 	READ,
 	FLUSH,
@@ -49,7 +50,7 @@ enum action {
 };
 
 static const char *const action_names[ACTIONS] = {
-	"look up", "open", "create", "write", "read", "flush", "fsync", "release", "settled", "unlink", "rename", "mkdir",
+	"look up", "open", "create", "await", "write", "read", "flush", "fsync", "release", "settled", "unlink", "rename", "mkdir",
 	"rmdir", "set attribute", "get attribute", "declare", "nodes",
 };
 
@@ -245,7 +246,9 @@ static int open_or_claim(const struct ask *a, const struct caller *who, struct a
 		h = store_claim(st, a->request);
 		shared->claimed += h != NULL;
 	}
-	if (h == NULL && a->action == CREATE)
+	if (h == NULL && a->action == AWAIT)
+		r = store_await_unsettled(st, who, META_ROOT, a->name, O_RDONLY | O_NONBLOCK, &h);
+	else if (h == NULL && a->action == CREATE)
 		r = store_create(st, who, META_ROOT, a->name, 0644, a->flags, &e, &h);
 	else if (h == NULL)
 		r = open_node(a, who, &h);
@@ -355,7 +358,7 @@ static void serve_one(const struct ask *a, int32_t tid, struct answer *b)
 	b->request = a->request;
 	b->number = b->node = b->len = 0;
 	shared->again += a->again;
-	if (a->action == OPEN || a->action == CREATE) {
+	if (a->action >= OPEN && a->action <= AWAIT) {
 		b->r = open_or_claim(a, &who, b);
 	} else if (a->action >= WRITE && a->action <= SETTLED) {
 		b->r = act_on_handle(a, &who, b);
@@ -886,8 +889,8 @@ static void read_another(struct client *c)
 	if (other < 0)
 		return;
 	key_name(other, (int)chance(c, KEYS), c->a.name);
-	r = ask(c, LOOK_UP);
-	for (int tries = 0; r == 0; tries++) {
+	r = chance(c, 3) == 0 ? ask(c, AWAIT) : ask(c, LOOK_UP);
+	for (int tries = 0; r == 0 && c->a.action != AWAIT; tries++) {
 		c->a.node = c->b.node;
 		c->a.flags = O_RDONLY | (lingers ? O_NONBLOCK : 0);
 		r = ask(c, OPEN);
