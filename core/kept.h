@@ -17,7 +17,7 @@
  *      A request that opens for its own length only (truncate(2) of a path) claims its handle, too, and goes on with it, or
  *      releases it.
  *   4. other requests that were done (redo_was_done) are answered by what is there now.
- * A release that comes again for a number that is not there any more has been done.
+ * A release is answered after store_release; one that comes again for a number that is not there any more has been done.
  *
  * Not kept, and so lost: extended attributes that were set on what has no name any more; in which order those came who wait
  * for a one-time object. A handle that cannot be adopted (its file cannot be opened) is not there. */

@@ -39,30 +39,13 @@ void redo_set_state(struct redo *r, struct redo_state s)
 	atomic_store_explicit(&r->state, redo_word(s), memory_order_release);
 }
 
-bool redo_append(struct redo *r, uint32_t *at, const char *text, size_t len)
+bool redo_append(struct redo *r, uint32_t *at, const void *p, size_t len)
 {
-	uint32_t n = (uint32_t)len;
-
-	if (len > REDO_BYTES || REDO_BYTES - *at < sizeof(n) + len)
+	if (len > REDO_BYTES - *at)
 		return false;
-	memcpy(r->log + *at, &n, sizeof(n));
-	memcpy(r->log + *at + sizeof(n), text, len);
-	*at += (uint32_t)(sizeof(n) + len);
+	memcpy(r->log + *at, p, len);
+	*at += (uint32_t)len;
 	return true;
-}
-
-const char *redo_text(const struct redo *r, uint32_t *at, uint32_t end, size_t *len)
-{
-	const char *text;
-	uint32_t n;
-
-	if (*at >= end)
-		return NULL;
-	memcpy(&n, r->log + *at, sizeof(n));
-	text = r->log + *at + sizeof(n);
-	*at += (uint32_t)sizeof(n) + n;
-	*len = n;
-	return text;
 }
 
 static bool has_happened(struct redo_state mark, struct redo_state now)

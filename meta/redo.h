@@ -12,6 +12,8 @@
  *  after the commit, before it is told so   valid                   the one after           forgets them: they are there
  *  after that                               none                    that of the region      -
  *
+ * The region holds statements by their numbers, so it belongs to processes of one program, forked from each other.
+ *
  * Power loss takes the region along, and what was not durable with it, as without.
  *
  * One process at a time has a region in use. It needs no lock of its own: what belongs to the catalog is guarded by that;

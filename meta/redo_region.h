@@ -43,8 +43,7 @@ static inline struct redo_state redo_state_of(uint64_t word)
 
 struct redo_state redo_state(const struct redo *r);
 void redo_set_state(struct redo *r, struct redo_state s);
-bool redo_append(struct redo *r, uint32_t *at, const char *text, size_t len); /* false: no room */
-const char *redo_text(const struct redo *r, uint32_t *at, uint32_t end, size_t *len); /* the next; NULL: there is none */
+bool redo_append(struct redo *r, uint32_t *at, const void *p, size_t len); /* false: no room */
 /* The operation of this thread has ended when the state is `at`; makes that so, if it is not REDO_NOWHERE. */
 void redo_ended(struct redo *r, struct redo_state at);
 /* The changes of this generation that are not valid never happened. all: and the valid ones neither. */

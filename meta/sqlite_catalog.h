@@ -84,6 +84,14 @@ void sqlite_worker_stop(struct sqlite_catalog *s); /* records everything first *
 int64_t sqlite_now(struct meta *m);
 
 /* sqlite_redo.c; without a region none of them does anything */
+struct redo_value {
+	int kind;  /* of SQLite's */
+	int64_t i; /* the number, or how many bytes */
+	const void *p; /* there until the statement has run */
+};
+/* A parameter of the statement that this thread runs next. All of them are bound anew before it runs, if it changes
+ * anything. */
+void sqlite_redo_bound(int at, struct redo_value v);
 void sqlite_redo_note(struct sqlite_catalog *s, enum statement which); /* it has just run */
 bool sqlite_redo_ended(struct sqlite_catalog *s);   /* an operation; true: it has to be committed now */
 int sqlite_redo_committing(struct sqlite_catalog *s); /* the transaction, next */

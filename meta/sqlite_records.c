@@ -73,7 +73,26 @@ static sqlite3_stmt *statement(struct meta *m, enum statement which)
 
 static void bind(sqlite3_stmt *st, int at, int64_t v)
 {
+	sqlite_redo_bound(at, (struct redo_value){ .kind = SQLITE_INTEGER, .i = v });
 	sqlite3_bind_int64(st, at, v);
+}
+
+static void bind_null(sqlite3_stmt *st, int at)
+{
+	sqlite_redo_bound(at, (struct redo_value){ .kind = SQLITE_NULL });
+	sqlite3_bind_null(st, at);
+}
+
+static void bind_text(sqlite3_stmt *st, int at, const char *text, sqlite3_destructor_type keep)
+{
+	sqlite_redo_bound(at, (struct redo_value){ .kind = text != NULL ? SQLITE_TEXT : SQLITE_NULL, .p = text });
+	sqlite3_bind_text(st, at, text, -1, keep);
+}
+
+static void bind_bytes(sqlite3_stmt *st, int at, const void *p, size_t len)
+{
+	sqlite_redo_bound(at, (struct redo_value){ .kind = SQLITE_BLOB, .p = p, .i = (int64_t)len });
+	sqlite3_bind_blob64(st, at, p, len, SQLITE_STATIC);
 }
 
 /* Runs a changing statement whose parameters are bound. */
@@ -201,10 +220,10 @@ static void bind_object(sqlite3_stmt *st, const struct meta_object *o)
 	if (o->deadline != 0)
 		bind(st, at++, o->deadline);
 	else
-		sqlite3_bind_null(st, at++);
+		bind_null(st, at++);
 	bind(st, at++, o->producer_pid);
 	bind(st, at++, o->producer_uid);
-	sqlite3_bind_text(st, at++, o->producer_command, -1, SQLITE_TRANSIENT);
+	bind_text(st, at++, o->producer_command, SQLITE_TRANSIENT);
 	bind(st, at++, (int64_t)o->lifetime);
 	bind(st, at++, o->borrows);
 	bind(st, at++, o->queued);
@@ -314,7 +333,7 @@ static int get_name(struct meta *m, enum statement which, uint64_t parent, const
 	bind(st, 1, (int64_t)parent);
 	bind(st, 2, (int64_t)cookie);
 	bind(st, 3, (int64_t)(cookie + COOKIE_SLOTS - 1));
-	sqlite3_bind_blob(st, 4, name, (int)len, SQLITE_STATIC);
+	bind_bytes(st, 4, name, len);
 	r = sqlite_step(catalog_of(m), which);
 	if (r != SQLITE_ROW)
 		return r < 0 ? r : -ENOENT;
@@ -337,7 +356,7 @@ static int insert_name(struct meta *m, enum statement which, uint64_t parent, co
 	for (int slot = 0; r == -EEXIST && slot < COOKIE_SLOTS; slot++) {
 		bind(st, 1, (int64_t)parent);
 		bind(st, 2, (int64_t)(cookie + (uint64_t)slot));
-		sqlite3_bind_blob(st, 3, name, (int)len, SQLITE_STATIC);
+		bind_bytes(st, 3, name, len);
 		bind(st, 4, (int64_t)object);
 		r = change(m, which);
 	}
@@ -472,7 +491,7 @@ static int member_names(struct meta *m, uint64_t object, meta_dentry_fn fn, void
 static void bind_attribute(sqlite3_stmt *st, uint64_t object, const char *name)
 {
 	bind(st, 1, (int64_t)object);
-	sqlite3_bind_text(st, 2, name, -1, SQLITE_STATIC);
+	bind_text(st, 2, name, SQLITE_STATIC);
 }
 
 static int attribute_get(struct meta *m, uint64_t object, const char *name, void *value, size_t size)
@@ -498,7 +517,7 @@ static int attribute_set(struct meta *m, uint64_t object, const char *name, cons
 	sqlite3_stmt *st = statement(m, STMT_ATTRIBUTE_SET);
 
 	bind_attribute(st, object, name);
-	sqlite3_bind_blob64(st, 3, len > 0 ? value : "", len, SQLITE_STATIC);
+	bind_bytes(st, 3, len > 0 ? value : "", len);
 	return change(m, STMT_ATTRIBUTE_SET);
 }
 
@@ -603,7 +622,7 @@ static int garbage_list(struct meta *m, meta_id_fn fn, void *arg)
 
 static int ending_add(struct meta *m, uint64_t object, const char *path)
 {
-	sqlite3_bind_blob(statement(m, STMT_ENDING_ADD), 2, path, (int)strlen(path), SQLITE_STATIC);
+	bind_bytes(statement(m, STMT_ENDING_ADD), 2, path, strlen(path));
 	return change_one(m, STMT_ENDING_ADD, object);
 }
 
@@ -675,7 +694,7 @@ static int lease_put(struct meta *m, const struct meta_lease *l)
 	if (l->boot != 0)
 		bind(st, 3, l->boot);
 	else
-		sqlite3_bind_null(st, 3);
+		bind_null(st, 3);
 	bind(st, 4, (int64_t)l->boot_id);
 	return change(m, STMT_LEASE_PUT);
 }
@@ -844,7 +863,7 @@ static int taken_add(struct meta *m, const struct meta_dentry *d)
 
 	bind(st, 1, (int64_t)d->object);
 	bind(st, 2, (int64_t)d->parent);
-	sqlite3_bind_blob(st, 3, d->name, (int)d->name_len, SQLITE_STATIC);
+	bind_bytes(st, 3, d->name, d->name_len);
 	return change(m, STMT_TAKEN_ADD);
 }
 
@@ -940,14 +959,14 @@ static int event_add(struct meta *m, struct meta_event *e)
 	int r;
 
 	bind(st, 1, e->at);
-	sqlite3_bind_text(st, 2, e->kind, -1, SQLITE_STATIC);
-	sqlite3_bind_blob(st, 3, e->key_len > 0 ? e->key : "", (int)e->key_len, SQLITE_STATIC);
+	bind_text(st, 2, e->kind, SQLITE_STATIC);
+	bind_bytes(st, 3, e->key_len > 0 ? e->key : "", e->key_len);
 	bind(st, 4, (int64_t)e->object);
 	bind(st, 5, (int64_t)e->version);
 	bind(st, 6, e->pid);
 	bind(st, 7, e->uid);
-	sqlite3_bind_text(st, 8, e->command, -1, SQLITE_TRANSIENT);
-	sqlite3_bind_text(st, 9, e->detail, -1, SQLITE_TRANSIENT);
+	bind_text(st, 8, e->command, SQLITE_TRANSIENT);
+	bind_text(st, 9, e->detail, SQLITE_TRANSIENT);
 	r = change(m, STMT_EVENT_ADD);
 	if (r < 0)
 		return r;

@@ -1,18 +1,57 @@
-/* The changes of operations that are not committed yet, as SQL, in memory that outlives the process: see redo.h. That a
+/* The changes of operations that are not committed yet, in memory that outlives the process: see redo.h. That a
  * commit has happened is told by a number that it writes: SQLite says so too late for us. */
 #include "meta/sqlite_catalog.h"
 
 #include <string.h>
 
+#define PARAMETERS_MAX 32
+
+static _Thread_local struct redo_value bound[PARAMETERS_MAX];
+
+void sqlite_redo_bound(int at, struct redo_value v)
+{
+	bound[at] = v;
+}
+
+/* A statement is its number, and its parameters: a byte for the kind of each, its number or length, its bytes. */
+struct redo_writer {
+	struct redo *redo;
+	uint32_t at;
+	bool over;
+};
+
+static void put(struct redo_writer *w, const void *p, size_t len)
+{
+	w->over = w->over || !redo_append(w->redo, &w->at, p, len);
+}
+
+static void put_value(struct redo_writer *w, const struct redo_value *v)
+{
+	const unsigned char kind = (unsigned char)v->kind;
+	const int64_t i = v->kind == SQLITE_TEXT ? (int64_t)strlen(v->p) : v->i;
+
+	put(w, &kind, sizeof(kind));
+	if (v->kind != SQLITE_NULL)
+		put(w, &i, sizeof(i));
+	if (v->kind == SQLITE_TEXT || v->kind == SQLITE_BLOB)
+		put(w, v->p, (size_t)i);
+}
+
 void sqlite_redo_note(struct sqlite_catalog *s, enum statement which)
 {
-	char *sql;
+	struct redo_writer w = { .redo = s->redo, .at = s->redo_at };
+	const uint16_t number = (uint16_t)which;
+	int n;
 
 	if (s->redo == NULL || !s->changes_records[which] || s->redo_over)
 		return;
-	sql = sqlite3_expanded_sql(s->stmt[which]);
-	s->redo_over = sql == NULL || !redo_append(s->redo, &s->redo_at, sql, strlen(sql));
-	sqlite3_free(sql);
+	n = sqlite3_bind_parameter_count(s->stmt[which]);
+	put(&w, &number, sizeof(number));
+	for (int i = 1; i <= n; i++)
+		put_value(&w, &bound[i]);
+	s->redo_over = w.over;
+	if (!w.over)
+		s->redo_at = w.at;
 }
 
 bool sqlite_redo_ended(struct sqlite_catalog *s)
@@ -61,27 +100,57 @@ void sqlite_redo_rolled_back(struct sqlite_catalog *s)
 	redo_set_state(s->redo, (struct redo_state){ redo_state(s->redo).generation, 0 });
 }
 
-static int run(struct sqlite_catalog *s, const char *sql, size_t len)
+static const char *take(const char **at, size_t n)
 {
-	sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(s->db, sql, (int)len, &st, NULL);
+	const char *p = *at;
 
-	if (rc == SQLITE_OK)
-		while ((rc = sqlite3_step(st)) == SQLITE_ROW)
-			;
-	sqlite3_finalize(st);
+	*at += n;
+	return p;
+}
+
+static void bind_again(sqlite3_stmt *st, int i, const char **at)
+{
+	const int kind = (unsigned char)*take(at, 1);
+	const char *p;
+	int64_t v = 0;
+
+	if (kind != SQLITE_NULL)
+		memcpy(&v, take(at, sizeof(v)), sizeof(v));
+	p = kind == SQLITE_TEXT || kind == SQLITE_BLOB ? take(at, (size_t)v) : NULL;
+	if (kind == SQLITE_NULL)
+		sqlite3_bind_null(st, i);
+	else if (kind == SQLITE_INTEGER)
+		sqlite3_bind_int64(st, i, v);
+	else if (kind == SQLITE_TEXT)
+		sqlite3_bind_text(st, i, p, (int)v, SQLITE_STATIC);
+	else
+		sqlite3_bind_blob64(st, i, p, (sqlite3_uint64)v, SQLITE_STATIC);
+}
+
+static int run(struct sqlite_catalog *s, const char **at)
+{
+	sqlite3_stmt *st;
+	uint16_t number;
+	int rc, n;
+
+	memcpy(&number, take(at, sizeof(number)), sizeof(number));
+	st = s->stmt[number];
+	n = sqlite3_bind_parameter_count(st);
+	for (int i = 1; i <= n; i++)
+		bind_again(st, i, at);
+	while ((rc = sqlite3_step(st)) == SQLITE_ROW)
+		;
+	sqlite3_reset(st);
 	return rc == SQLITE_DONE ? 0 : sqlite_errno(s->db, sqlite3_extended_errcode(s->db));
 }
 
-static int run_all(struct sqlite_catalog *s, struct redo *redo, uint32_t end)
+static int run_all(struct sqlite_catalog *s, struct redo *redo, uint32_t length)
 {
-	const char *sql;
-	uint32_t at = 0;
-	size_t len;
+	const char *at = redo->log, *end = redo->log + length;
 	int r = 0;
 
-	while (r == 0 && (sql = redo_text(redo, &at, end, &len)) != NULL)
-		r = run(s, sql, len);
+	while (r == 0 && at < end)
+		r = run(s, &at);
 	return r;
 }
 
