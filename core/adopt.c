@@ -1,5 +1,5 @@
-/* Making the memory of a process that was killed that of this one: see kept.h. Everything here comes out the same when it is
- * begun again, since whoever does it may be killed as well.
+/* Making the memory of a process that was killed that of this one: see kept.h. Everything here comes out the same
+ * when it is begun again, since whoever does it may be killed as well.
  *
  *  in kept memory                       the catalog says                      then
  *  object                               no record, and memory neither         it was never made: dropped with all of it
@@ -12,14 +12,14 @@
  *                                       neither                               old
  *  version, of one that is gone         -                                     as in memory
  *  handle                               (its version is dropped)              dropped: it was never given
- *    that takes                         not taken                             the same; if it is being released, given up
+ *    that takes                         not taken                             the same; if being released, given up
  *    that is being released             -                                     released, once all is as it was
  *    that has not settled               -                                     asks again
  *  intent                               (its version is dropped)              looks again
  *
- * A draft that nobody writes now was left by whoever was about to open it, and has not been answered: it is held for him for
- * a moment, by an intent of nobody's. Drafts that nobody in memory knows, and all that has no version here, are put right
- * as after any other crash (recovery.c). */
+ * A draft that nobody writes now was left by whoever was about to open it, and has not been answered: it is held for
+ * him for a moment, by an intent of nobody's. Drafts that nobody in memory knows, and all that has no version here,
+ * are put right as after any other crash (recovery.c). */
 #include "core/internal.h"
 
 #include <errno.h>
@@ -420,8 +420,8 @@ static void open_data(struct store *st, struct version *v)
 
 /* What is left when everybody has been counted */
 
-/* Not as a writer: who comes and writes it is the last one, and closes it. Without memory it is settled as after any other
- * crash. */
+/* Not as a writer: who comes and writes it is the last one, and closes it. Without memory it is settled as after any
+ * other crash. */
 static void hold_for_a_moment(struct adoption *a, struct version *v)
 {
 	intent_make(a->st, --a->nobody, v->object_id, v, false);

@@ -388,30 +388,6 @@ static void release_reader(struct handle *h)
 	version_end(h->st, end);
 }
 
-struct handle *handle_new(struct store *st)
-{
-	struct handle *h = kept_take(st, KEPT_HANDLE);
-
-	if (h != NULL) {
-		h->st = st;
-		h->kept = st->kept != NULL;
-	}
-	return h;
-}
-
-void handle_free(struct handle *h)
-{
-	struct store *st = h->st;
-
-	if (h->awaited != NULL) {
-		kept_give(st, KEPT_AWAITED, h->awaited);
-	} else {
-		free(h->name);
-		free(h->reader);
-	}
-	kept_give(st, KEPT_HANDLE, h);
-}
-
 static void free_handle(struct handle *h)
 {
 	if (h->on_end != NULL)

@@ -300,6 +300,8 @@ bool kept_is_live(struct store *st, const void *body); /* false also of what is 
 uint64_t kept_request(struct store *st, const void *body); /* for which it was taken; 0: that was answered */
 void kept_answered(struct store *st, void *body);
 
+struct handle *handle_new(struct store *st); /* zeroed, but for st; NULL: there may be no more */
+void handle_free(struct handle *h);          /* which has nothing open */
 /* What was stored before counts for the next process if what is stored behind does: one thread, killed in between. */
 static inline void kept_in_order(void)
 {
@@ -381,8 +383,6 @@ void subject_put(struct store *st, struct subject *s);
 int subject_save(struct store *st, struct subject *s); /* writes s->o back */
 
 /* handles.c */
-struct handle *handle_new(struct store *st); /* zeroed, but for st; NULL: there may be no more */
-void handle_free(struct handle *h);          /* which has nothing open */
 void handle_ask_again(struct handle *h);     /* which has not settled, and is listed nowhere; without locks */
 int draft_record(struct store *st, struct version *v, const struct stat *bytes); /* how it is now; catalog held */
 void handle_take(struct waiter *w, struct version *v); /* locked: the handle of w has settled as v */

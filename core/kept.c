@@ -66,7 +66,8 @@ static struct slot *slot_of(const void *body)
 	return (struct slot *)((char *)body - offsetof(struct slot, body));
 }
 
-/* Where there are more versions and objects in use than slots, the rest is in the process's own memory, and ends with it. */
+/* Where there are more versions and objects in use than slots, the rest is in the process's own memory, and ends with
+ * it. */
 static bool is_kept(const struct kept *k, const void *body)
 {
 	return (const char *)body > (const char *)k && (const char *)body < (const char *)k + k->size;
@@ -241,7 +242,31 @@ void kept_answered(struct store *st, void *body)
 		atomic_store_explicit(&slot_of(body)->request, 0, memory_order_release);
 }
 
-/* Numbers of handles */
+/* Handles */
+
+struct handle *handle_new(struct store *st)
+{
+	struct handle *h = kept_take(st, KEPT_HANDLE);
+
+	if (h != NULL) {
+		h->st = st;
+		h->kept = st->kept != NULL;
+	}
+	return h;
+}
+
+void handle_free(struct handle *h)
+{
+	struct store *st = h->st;
+
+	if (h->awaited != NULL) {
+		kept_give(st, KEPT_AWAITED, h->awaited);
+	} else {
+		free(h->name);
+		free(h->reader);
+	}
+	kept_give(st, KEPT_HANDLE, h);
+}
 
 uint64_t handle_number(const struct handle *h)
 {

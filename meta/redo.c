@@ -55,7 +55,8 @@ static bool has_happened(struct redo_state mark, struct redo_state now)
 	return later > 0 || (later == 0 && mark.length <= now.length);
 }
 
-/* A request is in one of the few places that its number names, so that one that is not there is not looked for for long. */
+/* A request is in one of the few places that its number names, so that one that is not there is not looked for for
+ * long. */
 static struct redo_request *place(struct redo *r, uint64_t request, unsigned i)
 {
 	return &r->requests[((request * 0x9e3779b97f4a7c15u >> 40) + i) % REDO_REQUESTS];
@@ -72,8 +73,8 @@ static struct redo_request *find(struct redo *r, uint64_t request)
 	return NULL;
 }
 
-/* The first operation counts. The table is much larger than there are requests at a time; one that finds no place all the
- * same is done twice, perhaps, if the process is killed now. */
+/* The first operation counts. The table is much larger than there are requests at a time; one that finds no place all
+ * the same is done twice, perhaps, if the process is killed now. */
 static void note(struct redo *r, uint64_t request, struct redo_state at)
 {
 	struct redo_request *p = NULL;

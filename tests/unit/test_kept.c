@@ -1,9 +1,10 @@
 /* A process that serves a store is killed all the time, and nobody notices: core/kept.h.
  *
- * Three kinds of processes: the worker has the store, and serves requests; the clients each do random things with keys of
- * their own (and read those of others), know what every answer has to be, and live on; this one kills the worker, at
- * any moment, also while it adopts, and has the next one begin. What was not answered by then is sent again, once, with a
- * mark, as the kernel does it. What the worker does here with such a request is what a front end has to do. */
+ * Three kinds of processes: the worker has the store, and serves requests; the clients each do random things with
+ * keys of their own (and read those of others), know what every answer has to be, and live on; this one kills the
+ * worker, at any moment, also while it adopts, and has the next one begin. What was not answered by then is sent
+ * again, once, with a mark, as the kernel does it. What the worker does here with such a request is what a front end
+ * has to do. */
 #include "core/internal.h"
 #include "core/kept.h"
 #include "meta/redo.h"
