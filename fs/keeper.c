@@ -22,15 +22,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { DO_MOUNT = 'm', DO_UNMOUNT = 'u' };
-
 union passed {
 	struct cmsghdr header;
 	char space[CMSG_SPACE(sizeof(int))];
 };
 
 /* fd < 0: an error instead, which the byte is. */
-static void send_answer(int socket, int fd)
+static int send_fd(int socket, int fd)
 {
 	char byte = fd < 0 ? (char)-fd : 0;
 	struct iovec iov = { &byte, 1 };
@@ -45,7 +43,12 @@ static void send_answer(int socket, int fd)
 		c.header.cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(&c.header), &fd, sizeof(fd));
 	}
-	if (sendmsg(socket, &m, MSG_NOSIGNAL) < 0)
+	return sendmsg(socket, &m, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+static void send_answer(int socket, int fd)
+{
+	if (send_fd(socket, fd) < 0)
 		_exit(1);
 }
 
@@ -82,23 +85,30 @@ static void quieten(void)
 		close(null);
 }
 
-static void do_mount(struct fs *fs, int socket)
+/* The descriptor of the mount, or a negative errno. */
+static int mount_now(struct fs *fs)
 {
 	struct fuse_session *se;
-	int r = session_new(fs, &se), fd;
+	int r = session_new(fs, &se);
 
 	if (r == 0 && fuse_session_mount(se, fs->options.mountpoint) < 0)
 		r = -ECONNREFUSED;
-	send_answer(socket, r < 0 ? r : fuse_session_fd(se));
-	if (r < 0)
+	return r < 0 ? r : fuse_session_fd(se);
+}
+
+static void do_mount(struct fs *fs, int socket)
+{
+	int fd = mount_now(fs);
+
+	send_answer(socket, fd);
+	if (fd < 0)
 		return;
-	fd = fuse_session_fd(se);
 	close(fd); /* ours: the mount ends with the daemon */
 	privileges_of_keeper();
 	quieten(); /* whoever reads what was said until now sees an end of it */
 }
 
-static void do_unmount(const char *mountpoint)
+void keeper_unmount_now(const char *mountpoint)
 {
 	const char *argv[] = { "fusermount3", "-u", "-z", "-q", "--", mountpoint, NULL };
 	pid_t child;
@@ -124,14 +134,29 @@ static _Noreturn void keep(struct fs *fs, int socket)
 	if (chdir("/") < 0) /* in nobody's way */
 		_exit(1);
 	while (read(3, &what, 1) == 1) {
-		if (what == DO_MOUNT) {
+		if (what == KEEPER_MOUNT) {
 			do_mount(fs, 3);
 		} else {
-			do_unmount(fs->options.mountpoint);
+			keeper_unmount_now(fs->options.mountpoint);
 			send_answer(3, -EALREADY);
 		}
 	}
 	_exit(0);
+}
+
+/* In a supervisor, which does the same (fs/supervisor.c) */
+
+int keeper_answer_mount(struct fs *fs, int socket)
+{
+	int fd = mount_now(fs);
+
+	send_fd(socket, fd);
+	return fd;
+}
+
+void keeper_answer_unmount(int socket)
+{
+	send_fd(socket, -EALREADY);
 }
 
 /* In the daemon */
@@ -163,12 +188,12 @@ static int ask(struct keeper *k, char what)
 
 int keeper_mount(struct keeper *k)
 {
-	return ask(k, DO_MOUNT);
+	return ask(k, KEEPER_MOUNT);
 }
 
 void keeper_unmount(struct keeper *k)
 {
-	ask(k, DO_UNMOUNT);
+	ask(k, KEEPER_UNMOUNT);
 }
 
 void keeper_end(struct keeper *k)
