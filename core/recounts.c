@@ -30,6 +30,8 @@ void op_recounts(struct op *op, const struct meta_object *o)
 
 	rc->nodes[rc->next++ % RECOUNTS_MAX] = o->vid;
 	rc->until = timers_now() + MOMENT_NS;
+	if (op->st->kept != NULL) /* whoever comes after us knows of that, and of `forgotten` nothing */
+		op->st->hooks.forget(op->st->hooks_arg, o->vid);
 	forget_first(op, o->vid);
 }
 

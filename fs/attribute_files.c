@@ -117,7 +117,7 @@ static void open_now(struct work *w)
 
 	if (r < 0)
 		fuse_reply_err(o->req, -r);
-	if (r < 0 || fuse_reply_open(o->req, &o->fi) < 0)
+	if (r < 0 || file_reply(o->file, o->req, &o->fi, NULL) < 0)
 		file_free(o->file);
 	free(o);
 }
@@ -135,7 +135,6 @@ void attribute_file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 	}
 	f->ino = ino;
 	*o = (struct opening){ .work.run = open_now, .req = req, .file = f, .fi = *fi };
-	o->fi.fh = (uintptr_t)f;
 	o->fi.direct_io = 1;
 	o->fi.noflush = 1;
 	if (strcmp(attribute_of(ino), "sha256") == 0) /* reads all of it */
@@ -186,6 +185,10 @@ void attribute_file_write(fuse_req_t req, struct file *f, struct fuse_bufvec *in
 	*w = (struct writing){ .c.done = written, .req = req, .node = attribute_file_subject(f->ino),
 				.size = (size_t)n };
 	len = n > 0 && value[n - 1] == '\n' ? (size_t)n - 1 : (size_t)n;
+	if (request_was_done(f->fs)) {
+		written(&w->c, 0);
+		return;
+	}
 	n = len > 0 ? store_setxattr(f->fs->store, &who, attribute_file_subject(f->ino), name, value, len, 0, &w->c) :
 		      store_removexattr(f->fs->store, &who, attribute_file_subject(f->ino), name, &w->c);
 	if (n < 0)

@@ -12,6 +12,7 @@ struct borrow_request {
 	struct meta_commit c;
 	struct fs *fs;
 	fuse_req_t req;
+	uint64_t unique;
 	uint32_t groups[CALLER_GROUPS];
 };
 
@@ -60,10 +61,13 @@ static void woken(struct waiter *w, int r)
 {
 	struct borrow_request *rq = (struct borrow_request *)w;
 
+	uint64_t served = request_is_for(rq->unique);
+
 	if (r < 0)
 		fail(rq, -r);
 	else
 		ask(rq);
+	request_is_for(served);
 }
 
 void borrow_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
@@ -78,6 +82,7 @@ void borrow_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *
 	}
 	rq->fs = fs_of(req);
 	rq->req = req;
+	rq->unique = request_unique;
 	rq->c.done = recorded;
 	rq->interrupt.waiter = &rq->b.waiter;
 	rq->interrupt.give_up = give_up;

@@ -296,6 +296,7 @@ static int open_control(fuse_req_t req, uint64_t id, int flags, struct file **re
 	if (r < 0)
 		return r;
 	*ret = f;
+	f->ino = node_in(VIEW_CONTROL, id);
 	if (id == CONTROL_EVENTS) {
 		f->listener = listener_new(fs, f, req);
 		return f->listener == NULL ? -ENOMEM : 0;
@@ -316,11 +317,10 @@ static void open_now(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, -r);
 		return;
 	}
-	fi->fh = (uintptr_t)f;
 	fi->direct_io = 1; /* its length is known only by reading it */
 	fi->nonseekable = f->kind == FILE_EVENTS;
 	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) < 0)
+	if (file_reply(f, req, fi, NULL) < 0)
 		file_free(f);
 }
 

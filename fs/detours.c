@@ -4,6 +4,7 @@
  * those of what it writes, and are not kept; and its appends are appended. */
 #include "fs/fs.h"
 #include "fs/process.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,22 +19,38 @@ struct detour {
 	struct detour *prev, *next;
 };
 
-void detour_begin(struct file *f, int32_t tid)
+static void add(struct file *f, int32_t pid)
 {
 	struct detour *d = calloc(1, sizeof(*d));
 	struct fs *fs = f->fs;
-	int32_t parent;
 
 	if (d == NULL)
 		return;
 	d->file = f;
 	d->vid = handle_vid(f->h);
-	if (process_family(tid, &d->pid, &parent) < 0)
-		d->pid = 0;
+	d->pid = pid;
 	pthread_mutex_lock(&fs->detours_lock);
 	DL_APPEND(fs->detours, d);
 	pthread_mutex_unlock(&fs->detours_lock);
 	atomic_fetch_add(&fs->detour_count, 1);
+}
+
+void detour_begin(struct file *f, int32_t tid)
+{
+	int32_t pid, parent;
+
+	if (process_family(tid, &pid, &parent) < 0)
+		pid = 0;
+	if (f->slot != NULL) {
+		f->slot->pid = pid;
+		f->slot->detour = true;
+	}
+	add(f, pid);
+}
+
+void detour_adopt(struct file *f, int32_t pid)
+{
+	add(f, pid);
 }
 
 void detour_end(struct file *f)

@@ -22,6 +22,7 @@
 
 #define FUSE_USE_VERSION 314
 
+#include "core/kept.h"
 #include "core/store.h"
 #include "fs/keeper.h"
 #include "fs/privileges.h"
@@ -71,8 +72,12 @@ struct fs_options {
 	enum seccomp seccomp;
 	unsigned threads; /* 0: one per CPU, at least 2 */
 	int64_t busy_poll; /* nanoseconds that a thread looks for the next request before it sleeps; 0: not at all */
+	bool supervised;
+	unsigned restart_limit; /* deaths of workers in DEATHS_NS after which the mount ends; 0: none */
 	struct store_options core;
 };
+
+#define RESTARTS_DEFAULT 5
 
 #define BUSY_POLL_DEFAULT_NS 50000
 #define BUSY_POLL_MAX_NS 1000000
@@ -84,6 +89,8 @@ struct awaited;
 struct watch;
 struct interruptible;
 struct patience;
+struct shared;
+struct kept_file;
 
 enum request { REQUEST_LOOKUP, REQUEST_GETATTR, REQUEST_SETATTR, REQUEST_OPEN, REQUEST_CREATE, REQUEST_READ, REQUEST_WRITE,
 	       REQUEST_FLUSH, REQUEST_RELEASE, REQUEST_FSYNC, REQUEST_NAMES, REQUEST_XATTR, REQUEST_READDIR, REQUEST_POLL,
@@ -97,6 +104,9 @@ struct fs {
 	struct store *store;
 	struct fuse_session *se;
 	struct keeper keeper;
+	int lock_fd;           /* of the store's lock */
+	struct shared *shared; /* with other workers of the mount, see shared.h; NULL: there are none */
+	int device;            /* its connection, if that is there already; -1 */
 	struct workers *workers;
 	struct workers *slow;        /* what takes as long as a user's file is large: hashing and copying */
 	struct workers *tellers;     /* who waits, and what has happened: as long as there is to tell */
@@ -207,20 +217,33 @@ struct file {
 	pthread_mutex_t lock;      /* guards poll, and the beginning of a FUTURE */
 	struct fuse_pollhandle *poll;
 	struct file *prev, *next;  /* of all that are open */
+	struct kept_file *slot;    /* see shared.h; NULL: none */
+	bool adopted;              /* another worker has opened it */
 };
 
 void passthrough_arrived(struct file *f);
 
+extern struct fs *files_are_kept_of; /* NULL: fh is an address */
+void *kept_of(uint64_t fh); /* NULL: it was released, by another worker */
+extern struct file file_gone;
+
 /* Of a request that came with an open file. */
 static inline struct file *file_of(struct fuse_file_info *fi)
 {
-	struct file *f = (struct file *)(uintptr_t)fi->fh;
+	struct file *f = files_are_kept_of == NULL ? (struct file *)(uintptr_t)fi->fh : kept_of(fi->fh);
+
+	if (f == NULL)
+		f = &file_gone;
 
 	if (atomic_load_explicit(&f->strays, memory_order_relaxed))
 		passthrough_arrived(f);
 	return f;
 }
 
+void file_awaits(struct file *f);
+void file_has(struct file *f, struct handle *h); /* from now on */
+/* Answers an open, or a create, with f; fi but for fh. As fuse_reply_open. */
+int file_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi, const struct fuse_entry_param *p);
 int file_new(struct fs *fs, int kind, uint32_t uid, struct file **ret);
 int file_will_write(struct file *f);
 void file_waits_no_more(struct file *f);
@@ -231,6 +254,7 @@ void file_tell_pollers(struct file *f);
 
 /* detours.c */
 void detour_begin(struct file *f, int32_t tid);
+void detour_adopt(struct file *f, int32_t pid);
 void detour_end(struct file *f); /* if it is one; before its handle is released */
 bool detour_at(struct fs *fs, fuse_ino_t ino); /* has anybody one through this node? Then its attributes are not kept */
 /* The node whose attributes answer for ino: asked for f (may be NULL) by thread tid. */
@@ -265,10 +289,12 @@ void busy_poll(struct fs *fs);         /* before a thread waits for a request */
 void busy_poll_request(struct fs *fs); /* it has got one */
 
 bool passthrough_possible(const struct fs_options *o); /* as far as can be known before there is a session */
+void passthrough_asked(struct fs *fs, const void *request, size_t n); /* INIT, which another worker has read */
 int passthrough_setup(struct fs *fs); /* after the session was mounted */
 void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn); /* in init */
 /* Answers an open or a create (p not NULL) for f, with its data wherever it is best read. Takes f. */
 void passthrough_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi, const struct fuse_entry_param *p);
+void passthrough_adopt(struct file *f);
 void passthrough_release(struct file *f); /* before the release is answered */
 
 /* watch.c */
@@ -340,11 +366,20 @@ int views_awaited_stat(struct fs *fs, const struct caller *who, fuse_ino_t ino, 
 bool views_awaited_node(struct fs *fs, const struct caller *who, fuse_ino_t ino, uint64_t *node); /* what is there */
 /* From now on the node stands for this version. False: it stands for another one already. */
 bool views_awaited_bind(struct fs *fs, fuse_ino_t ino, uint64_t vid);
+void views_awaited_adopt(struct fs *fs, fuse_ino_t ino, uint64_t vid); /* opened when there was another worker */
 void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup);
 void views_free(struct fs *fs); /* what the kernel had not forgotten */
 void views_future_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void views_future_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 int views_future_begin(struct file *f, const struct caller *who); /* the first write: a draft */
+
+/* Of the request that this thread serves, with a supervisor: its number, and what was done for it by a worker who died
+ * before it was answered. Requests that do not come again claim nothing and were not done. */
+extern _Thread_local uint64_t request_unique;
+extern _Thread_local bool request_comes_again;
+uint64_t request_is_for(uint64_t unique); /* from now on; what it was for before */
+struct handle *request_claims(struct fs *fs);
+bool request_was_done(struct fs *fs);
 
 /* listeners.c: the live stream of events */
 struct listener *listener_new(struct fs *fs, struct file *f, fuse_req_t req);

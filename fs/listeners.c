@@ -1,6 +1,7 @@
 /* .promisefs/events: everybody who has it open gets each event from then on as a line of JSON. A reader that does not
  * keep up loses lines, and is told how many. After a query it is the recorded history instead, with an end. */
 #include "fs/fs.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -38,17 +39,17 @@ static struct caller *limited_sight(struct fs *fs, fuse_req_t req)
 	return caller_keep(&who);
 }
 
-struct listener *listener_new(struct fs *fs, struct file *f, fuse_req_t req)
+/* who NULL: sees everything. It is the listener's. */
+static struct listener *add_listener(struct file *f, struct caller *who)
 {
 	struct listener *l = calloc(1, sizeof(*l));
-	bool all = store_is_host(fs->store, caller_of(req).uid);
+	struct fs *fs = f->fs;
 
-	if (l != NULL && !all)
-		l->who = limited_sight(fs, req);
-	if (l == NULL || (!all && l->who == NULL)) {
-		free(l);
+	if (l == NULL) {
+		free(who);
 		return NULL;
 	}
+	l->who = who;
 	l->fs = fs;
 	l->file = f;
 	pthread_mutex_lock(&fs->listeners_lock);
@@ -57,6 +58,28 @@ struct listener *listener_new(struct fs *fs, struct file *f, fuse_req_t req)
 	pthread_mutex_unlock(&fs->listeners_lock);
 	atomic_fetch_add(&fs->listener_count, 1);
 	return l;
+}
+
+struct listener *listener_new(struct fs *fs, struct file *f, fuse_req_t req)
+{
+	bool all = store_is_host(fs->store, caller_of(req).uid);
+	struct caller *who = all ? NULL : limited_sight(fs, req);
+
+	return all || who != NULL ? add_listener(f, who) : NULL;
+}
+
+/* What has happened meanwhile is lost, nobody knows how much. His further groups are not known either. */
+void listener_adopt(struct file *f)
+{
+	const struct caller who = { .uid = f->uid, .gid = (uint32_t)-1 };
+	bool all = store_is_host(f->fs->store, f->uid);
+	struct caller *copy = all ? NULL : caller_keep(&who);
+
+	if (!all && copy == NULL)
+		return;
+	f->listener = add_listener(f, copy);
+	if (f->listener != NULL)
+		text_add(&f->listener->backlog, "{\"event\":\"lost\",\"count\":0}\n");
 }
 
 void listener_free(struct listener *l)

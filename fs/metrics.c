@@ -3,6 +3,7 @@
  * The time of a request is that of the thread which serves it. What is answered later by others has times of its own:
  * being recorded (record), and waiting for a future or one's turn (wait). */
 #include "fs/fs.h"
+#include "fs/shared.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -37,7 +38,11 @@ void metrics_serve(struct fs *fs, struct fuse_buf *buf)
 	int64_t began = now_ns();
 
 	request_served = REQUEST_COUNT; /* what libfuse answers by itself, and forgets */
+	if (fs->shared != NULL)
+		request_is_for(connection_unique(buf));
 	fuse_session_process_buf(fs->se, buf);
+	if (fs->shared != NULL)
+		request_is_for(0);
 	if (request_served != REQUEST_COUNT)
 		histogram_add(&fs->request_ns[request_served], now_ns() - began);
 }
@@ -129,5 +134,8 @@ void metrics_text(struct fs *fs, struct text *t)
 	add(t, "waiters", "gauge", "Opens that wait for an object to settle.", s.waiters);
 	add(t, "drafts", "gauge", "Objects that are being written.", s.drafts);
 	add(t, "versions_in_use", "gauge", "Versions that somebody has open.", s.versions);
+	if (fs->shared != NULL)
+		add(t, "workers_started", "counter", "Processes that have served this mount (supervisor=on).",
+		    atomic_load(&fs->shared->workers));
 	add(t, "passthrough", "gauge", "1: the kernel reads and writes data files itself.", atomic_load(&fs->passthrough));
 }

@@ -8,6 +8,8 @@
 #include "fs/fs.h"
 #include "fs/offline.h"
 #include "fs/process.h"
+#include "fs/shared.h"
+#include "fs/supervisor.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -128,6 +130,22 @@ static int set_noacl(struct fs_options *o, const char *value)
 	return 0;
 }
 
+static int set_supervisor(struct fs_options *o, const char *value)
+{
+	o->supervised = strcmp(value, "on") == 0;
+	return o->supervised || strcmp(value, "off") == 0 ? 0 : -EINVAL;
+}
+
+static int set_restart_limit(struct fs_options *o, const char *value)
+{
+	uint64_t n = 0;
+
+	if (strcmp(value, "none") != 0 && (parse_size(value, &n) < 0 || n < 1 || n > DEATHS_MAX))
+		return -EINVAL;
+	o->restart_limit = (unsigned)n;
+	return 0;
+}
+
 static int set_nothing(struct fs_options *o, const char *value)
 {
 	return 0;
@@ -147,6 +165,8 @@ static const struct option_row {
 	{ "wait-timeout", true, set_wait_timeout, "a duration such as 60s, or none" },
 	{ "threads", true, set_threads, "a number from 1 to 64" },
 	{ "busy-poll", true, set_busy_poll, "a duration of at most 1ms such as 50us, or off" },
+	{ "supervisor", true, set_supervisor, "on or off" },
+	{ "restart-limit", true, set_restart_limit, "a number from 1 to 64, or none" },
 	{ "allow_other", false, set_allow_other, NULL },
 	{ "ro", false, set_read_only, NULL },
 	{ "acl", false, set_acl, NULL },
@@ -228,16 +248,16 @@ static int parse_options(struct fs_options *o, const char *options)
 
 /* The store */
 
-static int lock_store(struct fs *fs, int *lock_fd)
+static int lock_store(struct fs *fs)
 {
 	char owner[PATH_MAX + 64] = "";
 	ssize_t n;
 
-	*lock_fd = openat(fs->store_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (*lock_fd < 0)
+	fs->lock_fd = openat(fs->store_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fs->lock_fd < 0)
 		return complain(fs->options.store, "cannot lock it: %s; check its permissions and the disk", strerror(errno));
-	if (flock(*lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		n = pread(*lock_fd, owner, sizeof(owner) - 1, 0);
+	if (flock(fs->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		n = pread(fs->lock_fd, owner, sizeof(owner) - 1, 0);
 		owner[n > 0 ? n : 0] = '\0';
 		if (strncmp(owner, "promisefs ", 10) == 0)
 			return complain(fs->options.store, "in use by %s; wait until that has ended", owner);
@@ -246,12 +266,12 @@ static int lock_store(struct fs *fs, int *lock_fd)
 	return 0;
 }
 
-static int write_owner(struct fs *fs, int lock_fd)
+static int write_owner(struct fs *fs)
 {
 	char owner[PATH_MAX + 64];
 	int n = snprintf(owner, sizeof(owner), "pid %d at %s", getpid(), fs->options.mountpoint);
 
-	if (ftruncate(lock_fd, 0) < 0 || pwrite(lock_fd, owner, (size_t)n, 0) != n)
+	if (ftruncate(fs->lock_fd, 0) < 0 || pwrite(fs->lock_fd, owner, (size_t)n, 0) != n)
 		return complain(fs->options.store, "cannot be written: %s", strerror(errno));
 	return 0;
 }
@@ -359,7 +379,8 @@ static int open_catalog(struct fs *fs)
 
 	if (snprintf(path, sizeof(path), "%s/catalog.db", fs->options.store) >= (int)sizeof(path))
 		return complain(fs->options.store, "its path is too long");
-	r = meta_sqlite_open(path, &fs->meta, &why);
+	r = fs->shared != NULL ? meta_sqlite_open_redo(path, fs->shared->redo, &fs->meta, &why) :
+				 meta_sqlite_open(path, &fs->meta, &why);
 	return r < 0 ? complain(path, "cannot use the catalog: %s", why) : 0;
 }
 
@@ -437,6 +458,10 @@ static int open_store(struct fs *fs)
 		return -1;
 	r = blob_dir_open(fs->store_fd, &fs->blobs);
 	fs->options.core.boot_id = watch_boot_id();
+	if (fs->shared != NULL)
+		fs->options.core.kept = fs->shared->kept;
+	if (connection_is_taken_over(fs)) /* the kernel was told what counts */
+		fs->options.core.acls = fs->shared->uses_acls ? ACLS_ON : ACLS_OFF;
 	fs->watch = watch_new(fs);
 	if (r == 0 && fs->watch == NULL)
 		r = -ENOMEM;
@@ -445,6 +470,8 @@ static int open_store(struct fs *fs)
 	if (r < 0)
 		return complain(fs->options.store, "cannot be opened: %s%s", strerror(-r),
 				r == -EBADMSG ? " (the catalog is damaged); restore it from a copy" : "");
+	if (fs->shared != NULL)
+		files_adopt(fs);
 	r = watch_start(fs->watch);
 	return r < 0 ? complain("daemon", "cannot start a thread: %s", strerror(-r)) : 0;
 }
@@ -522,6 +549,8 @@ static int explain_end(struct fs *fs, int r)
 	if (r == -EOPNOTSUPP)
 		return complain(fs->options.mountpoint,
 				"passthrough=on, but this kernel or user cannot; use passthrough=auto, or see promisefs doctor");
+	if (r == -ENOTSUP)
+		return complain(fs->options.mountpoint, "supervisor=on takes a kernel that can send requests again (6.9)");
 	if (r == -ECONNREFUSED)
 		return complain(fs->options.mountpoint, "the mount was refused; the line above says why");
 	return r < 0 ? complain(fs->options.mountpoint, "%s", strerror(-r)) : 0;
@@ -536,7 +565,7 @@ static int give_up_privileges(struct fs *fs)
 
 	if (fstat(fs->store_fd, &st) == 0)
 		p.foreign_store = st.st_uid != geteuid();
-	r = keeper_start(&fs->keeper, fs);
+	r = fs->shared != NULL ? 0 : keeper_start(&fs->keeper, fs);
 	if (r < 0)
 		return complain("daemon", "cannot start a process: %s", strerror(-r));
 	r = privileges_drop(&p);
@@ -545,27 +574,11 @@ static int give_up_privileges(struct fs *fs)
 	return r < 0 ? complain("daemon", "cannot give up what it may not need: %s", strerror(-r)) : 0;
 }
 
-static int run(struct fs *fs, int ready_fd)
+/* Exit status. */
+static int serve(struct fs *fs, int ready_fd)
 {
-	int lock_fd = -1, r;
+	int r = give_up_privileges(fs);
 
-	descriptors_start();
-	if (fs->options.core.max[LIMITED_OPEN] == MAX_BY_DESCRIPTORS)
-		fs->options.core.max[LIMITED_OPEN] = (descriptors_for_users() + 3) / 4;
-	fs->options.core.owner = geteuid();
-	r = open_store_dir(fs);
-	if (r == 0)
-		r = check_is_store(fs);
-	if (r == 0)
-		r = lock_store(fs, &lock_fd);
-	if (r == 0)
-		r = check_is_whole(fs);
-	if (r == 0)
-		make_private(fs);
-	if (r == 0)
-		r = write_owner(fs, lock_fd);
-	if (r == 0)
-		r = give_up_privileges(fs);
 	if (r == 0)
 		r = workers_new(8, &fs->workers) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)
@@ -576,6 +589,8 @@ static int run(struct fs *fs, int ready_fd)
 		r = workers_new(1, &fs->invalidator) < 0 ? complain("daemon", "no memory") : 0;
 	if (r == 0)
 		r = timers_new(&fs->timers) < 0 ? complain("daemon", "no memory") : 0;
+	if (r == 0 && slots_start(fs) < 0)
+		r = complain("daemon", "no memory");
 	if (r == 0)
 		r = open_store(fs);
 	fs->started = fs->meta != NULL ? fs->meta->ops->now(fs->meta) : 0;
@@ -584,11 +599,48 @@ static int run(struct fs *fs, int ready_fd)
 	close_store(fs); /* its threads may still answer requests */
 	session_free(fs);
 	keeper_end(&fs->keeper);
-	if (lock_fd >= 0)
-		close(lock_fd);
+	return r < 0 ? 1 : 0;
+}
+
+static void detach(void);
+static int serve_and_detach(struct fs *fs, int report_fd);
+
+static int serve_supervised(struct fs *fs, int ready_fd)
+{
+	const struct supervised how = {
+		.work = fs->options.foreground ? serve : serve_and_detach, .detach = fs->options.foreground ? NULL : detach,
+		.took_over = write_owner,
+	};
+
+	return supervise(fs, &how, ready_fd);
+}
+
+static int run(struct fs *fs, int ready_fd)
+{
+	int r;
+
+	descriptors_start();
+	if (fs->options.core.max[LIMITED_OPEN] == MAX_BY_DESCRIPTORS)
+		fs->options.core.max[LIMITED_OPEN] = (descriptors_for_users() + 3) / 4;
+	fs->options.core.owner = geteuid();
+	r = open_store_dir(fs);
+	if (r == 0)
+		r = check_is_store(fs);
+	if (r == 0)
+		r = lock_store(fs);
+	if (r == 0)
+		r = check_is_whole(fs);
+	if (r == 0)
+		make_private(fs);
+	if (r == 0)
+		r = write_owner(fs);
+	if (r == 0)
+		r = fs->options.supervised ? serve_supervised(fs, ready_fd) : serve(fs, ready_fd);
+	if (fs->lock_fd >= 0)
+		close(fs->lock_fd);
 	if (fs->store_fd >= 0)
 		close(fs->store_fd);
-	return r < 0 ? 1 : 0;
+	return r != 0 ? 1 : 0;
 }
 
 /* The mount answers: its README can be found. */
@@ -634,7 +686,7 @@ static void *let_go(void *arg)
 	return NULL;
 }
 
-static int run_daemon(struct fs *fs, int report_fd)
+static int detaching(int (*what)(struct fs *fs, int ready_fd), struct fs *fs, int report_fd)
 {
 	struct ready_watch w = { .to = report_fd };
 	pthread_t thread;
@@ -650,11 +702,22 @@ static int run_daemon(struct fs *fs, int report_fd)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r != 0)
 		return 1;
-	r = run(fs, inner[1]);
+	r = what(fs, inner[1]);
 	close(inner[1]);
 	pthread_join(thread, NULL);
 	close(inner[0]);
 	return r;
+}
+
+static int serve_and_detach(struct fs *fs, int report_fd)
+{
+	return report_fd < 0 ? serve(fs, -1) : detaching(serve, fs, report_fd);
+}
+
+/* A worker of a supervised mount detaches when it is ready, and so does the supervisor then. */
+static int run_daemon(struct fs *fs, int report_fd)
+{
+	return fs->options.supervised ? run(fs, report_fd) : detaching(run, fs, report_fd);
 }
 
 static int start_daemon(struct fs *fs)
@@ -722,8 +785,10 @@ int pfs_mount_main(const struct pfs_mount_args *args)
 	static char store[PATH_MAX], mountpoint[PATH_MAX];
 
 	umask(077); /* nothing in a store is for anybody but its owner */
-	fs.store_fd = -1;
+	fs.store_fd = fs.lock_fd = -1;
 	fs.keeper.fd = -1;
+	fs.device = -1;
+	fs.options.restart_limit = RESTARTS_DEFAULT;
 	fs.options.busy_poll = BUSY_POLL_DEFAULT_NS;
 	fs.options.core = default_options;
 	set_usual_limits(&fs.options.core);

@@ -301,7 +301,10 @@ static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 	reply->e.node = node_id(ino);
 	if (is_acl(name) && store_has_nodes(fs_of(req)->store, node_id(ino)))
 		reply->when = AFTER_NAMES_SOON;
-	reply_end(reply, store_setxattr(fs_of(req)->store, &who, node_id(ino), name, value, size, flags, &reply->c));
+	if (request_was_done(fs_of(req)))
+		reply->c.done(&reply->c, 0);
+	else
+		reply_end(reply, store_setxattr(fs_of(req)->store, &who, node_id(ino), name, value, size, flags, &reply->c));
 }
 
 static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
@@ -319,7 +322,10 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	if (reply == NULL)
 		return;
 	reply->e.node = node_id(ino);
-	reply_end(reply, store_removexattr(fs_of(req)->store, &who, node_id(ino), name, &reply->c));
+	if (request_was_done(fs_of(req)))
+		reply->c.done(&reply->c, 0);
+	else
+		reply_end(reply, store_removexattr(fs_of(req)->store, &who, node_id(ino), name, &reply->c));
 }
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)

@@ -1,5 +1,6 @@
 /* Requests about data: what does not go past us by passthrough. */
 #include "fs/fs.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,12 +31,16 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 	struct file *f = file_of(fi);
 	int r;
 
-	count(f->fs, REQUEST_READ);
+	count(fs_of(req), REQUEST_READ);
+	if (f->adopted && f->slot->text < 0) { /* what it reads did not come through */
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	if (f->kind == FILE_TEXT || f->kind == FILE_ATTRIBUTE || f->kind == FILE_PATIENCE) {
 		read_text(f, req, size, off);
 		return;
 	}
-	if (f->kind == FILE_EVENTS) {
+	if (f->kind == FILE_EVENTS && f->listener != NULL) {
 		listener_read(f->listener, req, size, (fi->flags & O_NONBLOCK) != 0);
 		return;
 	}
@@ -117,8 +122,10 @@ static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in,
 	struct caller who = caller_of(req);
 	ssize_t n = 0;
 
-	count(f->fs, REQUEST_WRITE);
-	if (f->kind == FILE_EVENTS) {
+	count(fs_of(req), REQUEST_WRITE);
+	if (f->kind == FILE_EVENTS && f->listener != NULL) {
+		if (f->slot != NULL)
+			f->slot->text = -1; /* the answer is not kept */
 		write_query(f, req, in);
 		return;
 	}

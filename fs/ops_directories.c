@@ -1,5 +1,6 @@
 /* Listing directories. The position of an entry is its cookie in the catalog; 1 and 2 are "." and "..". */
 #include "fs/fs.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -133,6 +134,7 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 struct open_dir {
 	struct object *object; /* NULL: of a view that needs none */
 	uint32_t uid;
+	struct kept_file *slot; /* see shared.h; NULL: none */
 };
 
 static void close_dir(struct store *st, struct open_dir *d)
@@ -140,7 +142,15 @@ static void close_dir(struct store *st, struct open_dir *d)
 	if (d->object != NULL)
 		store_closedir(st, d->object);
 	store_give(st, LIMITED_OPEN, d->uid);
+	if (d->slot != NULL)
+		slot_give(files_are_kept_of, d->slot);
 	free(d);
+}
+
+static int take_slot(struct fs *fs, struct open_dir *d)
+{
+	d->slot = fs->shared == NULL ? NULL : slot_take(fs, KEPT_DIR, d);
+	return fs->shared == NULL || d->slot != NULL ? 0 : -ENFILE;
 }
 
 static int open_dir(struct store *st, fuse_req_t req, fuse_ino_t ino, struct open_dir **ret)
@@ -153,6 +163,11 @@ static int open_dir(struct store *st, fuse_req_t req, fuse_ino_t ino, struct ope
 		return r;
 	}
 	d->uid = caller_of(req).uid;
+	r = take_slot(fs_of(req), d);
+	if (r < 0) {
+		close_dir(st, d);
+		return r;
+	}
 	if (node_view(ino) == VIEW_KEYS || node_view(ino) == VIEW_LIFETIME)
 		r = store_opendir(st, node_id(ino), &d->object);
 	if (r < 0)
@@ -162,22 +177,65 @@ static int open_dir(struct store *st, fuse_req_t req, fuse_ino_t ino, struct ope
 	return r;
 }
 
+static int reply_dir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct open_dir *d)
+{
+	struct kept_file *slot = d->slot;
+	const uint64_t unique = request_unique;
+	int r;
+
+	fi->fh = (uintptr_t)d;
+	if (slot != NULL) {
+		slot->ino = ino;
+		slot->uid = d->uid;
+		fi->fh = slot_number(fs_of(req), slot);
+	}
+	r = fuse_reply_open(req, fi);
+	if (slot != NULL && r == 0)
+		slot_answered(slot, unique);
+	return r;
+}
+
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct store *st = fs_of(req)->store; /* req is gone once answered */
 	struct open_dir *d = NULL;
 	int r = open_dir(st, req, ino, &d);
 
-	fi->fh = (uintptr_t)d;
 	if (r < 0)
 		fuse_reply_err(req, -r);
-	else if (fuse_reply_open(req, fi) < 0)
+	else if (reply_dir(req, ino, fi, d) < 0)
 		close_dir(st, d);
+}
+
+/* What was removed meanwhile is empty. */
+void dir_adopt(struct fs *fs, struct kept_file *slot)
+{
+	struct open_dir *d = calloc(1, sizeof(*d));
+
+	if (d == NULL)
+		return;
+	d->slot = slot;
+	d->uid = slot->uid;
+	store_take(fs->store, LIMITED_OPEN, d->uid);
+	if (node_view(slot->ino) == VIEW_KEYS || node_view(slot->ino) == VIEW_LIFETIME)
+		store_opendir(fs->store, node_id(slot->ino), &d->object);
+	slot_bind(fs, slot, d);
+}
+
+void dir_undo(struct fs *fs, struct kept_file *slot)
+{
+	struct open_dir *d = kept_of(slot_number(fs, slot));
+
+	if (d != NULL)
+		close_dir(fs->store, d);
 }
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	close_dir(fs_of(req)->store, (struct open_dir *)(uintptr_t)fi->fh);
+	struct open_dir *d = files_are_kept_of == NULL ? (struct open_dir *)(uintptr_t)fi->fh : kept_of(fi->fh);
+
+	if (d != NULL)
+		close_dir(fs_of(req)->store, d);
 	fuse_reply_err(req, 0);
 }
 

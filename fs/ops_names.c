@@ -150,6 +150,18 @@ static int check_lifetime_name(const char *name)
 	return strcmp(name, "self") == 0 ? -EEXIST : 0;
 }
 
+/* What a worker who died has made for this request, and not answered. False: nothing, or it is gone again. */
+static bool made_before(fuse_req_t req, fuse_ino_t parent, const char *name, struct entry *e)
+{
+	struct fs *fs = fs_of(req);
+	struct caller who = caller_of(req);
+
+	if (!request_was_done(fs))
+		return false;
+	return (is_lifetime(parent) ? store_lifetime_lookup(fs->store, &who, node_id(parent), name, e) :
+				      store_lookup(fs->store, &who, node_id(parent), name, e)) == 0;
+}
+
 static void make(fuse_req_t req, fuse_ino_t parent, const char *name, const struct node_new *n)
 {
 	struct caller who = caller_of(req);
@@ -162,6 +174,10 @@ static void make(fuse_req_t req, fuse_ino_t parent, const char *name, const stru
 	reply = reply_new(req, REPLY_ENTRY, node_view(parent));
 	if (reply == NULL)
 		return;
+	if (r == 0 && made_before(req, parent, name, &reply->e)) {
+		reply->c.done(&reply->c, 0);
+		return;
+	}
 	if (r == 0)
 		r = store_make(fs_of(req)->store, &who, node_id(parent), name, n, &reply->e, &reply->c);
 	reply_end(reply, r);
@@ -225,13 +241,19 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 		r = -EPERM;
 	if (r == 0 && strlen(name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;
-	if (r == 0 && borrows) {
+	if (r == 0 && borrows && !request_was_done(fs_of(req))) {
 		borrow_link(req, ino, parent, name);
 		return;
 	}
 	reply = reply_new(req, REPLY_ENTRY, VIEW_KEYS);
 	if (reply == NULL)
 		return;
+	if (r == 0 && made_before(req, parent, name, &reply->e)) {
+		reply->c.done(&reply->c, 0);
+		return;
+	}
+	if (r == 0 && borrows)
+		r = -ESTALE;
 	if (r == 0 && joins)
 		r = store_lifetime_add(fs_of(req)->store, &who, node_id(ino), node_id(parent), name, &reply->e, &reply->c);
 	else if (r == 0)
@@ -251,6 +273,10 @@ static void take_away(fuse_req_t req, fuse_ino_t parent, const char *name,
 		return;
 	who.unseen = node_view(parent) == VIEW_FUTURE;
 	reply->when = node_view(parent) == VIEW_LIFETIME || who.unseen ? AFTER_NAMES_SOON : AT_ONCE;
+	if (r == 0 && request_was_done(fs_of(req))) {
+		reply->c.done(&reply->c, 0);
+		return;
+	}
 	if (r == 0)
 		r = how(fs_of(req)->store, &who, node_id(parent), name, &reply->c);
 	reply_end(reply, r);
@@ -298,6 +324,10 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		r = -EPERM;
 	if (r == 0 && strlen(to_name) > META_NAME_MAX)
 		r = -ENAMETOOLONG;
+	if (r == 0 && request_was_done(fs_of(req))) {
+		reply->c.done(&reply->c, 0);
+		return;
+	}
 	if (r == 0)
 		r = store_rename(fs_of(req)->store, &who, node_id(parent), name, node_id(to), to_name, flags, &reply->c);
 	reply_end(reply, r);

@@ -5,13 +5,13 @@
  * interrupts.c. */
 #include "fs/fs.h"
 #include "fs/process.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utlist.h>
 
 struct open_request {
 	struct waiter waiter;
@@ -33,6 +33,7 @@ struct open_request {
 	int64_t size;
 	int error;
 	bool counts; /* as somebody who waits */
+	uint64_t unique;
 	struct interruptible interrupt;
 };
 
@@ -48,25 +49,10 @@ static bool reads_without_waiting(const struct open_request *rq)
 	return (rq->fi.flags & O_NONBLOCK) != 0 && (rq->fi.flags & O_ACCMODE) == O_RDONLY && !rq->truncates;
 }
 
-static void settled(struct handle *h)
-{
-	struct file *f = h->front;
-
-	if (node_view(f->ino) == VIEW_AWAITED && handle_vid(h) != 0)
-		views_awaited_bind(f->fs, f->ino, handle_vid(h));
-	file_waits_no_more(f);
-	file_tell_pollers(f);
-}
-
 static void free_request(struct open_request *rq)
 {
 	free(rq->name);
 	free(rq);
-}
-
-static void end_file(void *file)
-{
-	file_free(file);
 }
 
 /* The request has come to its end, and is about to be answered. */
@@ -114,6 +100,7 @@ static void give_up(struct interruptible *i)
 static void woken(struct waiter *w, int r)
 {
 	struct open_request *rq = (struct open_request *)w;
+	uint64_t served;
 
 	/* Who awaits a key does not care whose draft it was that went away, or what was renamed over it. Nobody else hears of
 	 * the latter either: asking again tells him to look the name up, unless he has done so already. Writers have waited for
@@ -122,10 +109,12 @@ static void woken(struct waiter *w, int r)
 		store_wait_over(rq->fs->store, w);
 	if ((rq->awaits && r == -EOWNERDEAD) || r == -ESTALE || (writes(rq) && r < 0 && r != -EINTR && r != -ETIMEDOUT))
 		r = 0;
+	served = request_is_for(rq->unique);
 	if (r < 0)
 		fail(rq, -r);
 	else
 		run(rq);
+	request_is_for(served);
 }
 
 /* From here on the request can be interrupted. -EINTR when it has been; or he waits for too much already. */
@@ -174,10 +163,10 @@ static void give(struct open_request *rq, struct handle *h)
 		fail(rq, -fd);
 		return;
 	}
-	f->h = h;
+	file_has(f, h);
 	f->ino = rq->ino;
 	if (reads_without_waiting(rq)) {
-		handle_on_settle(h, settled, end_file, f);
+		file_awaits(f);
 		if (handle_settled(h) != -EAGAIN) /* before that */
 			file_waits_no_more(f);
 	}
@@ -410,15 +399,38 @@ static void run(struct open_request *rq)
 	}
 }
 
+/* Another worker has opened it for this request, and not answered that. */
+static void claimed(struct open_request *rq, struct handle *h)
+{
+	int r = rq->creates ? store_lookup(rq->fs->store, &rq->who, rq->parent, rq->name, &rq->e) : 0;
+
+	if (r < 0) {
+		store_release(h);
+		run(rq);
+		return;
+	}
+	if (rq->creates)
+		rq->ino = node_in(VIEW_KEYS, rq->e.node);
+	if (rq->awaits && handle_vid(h) != 0)
+		views_awaited_adopt(rq->fs, rq->ino, handle_vid(h));
+	if (rq->truncates)
+		cut(rq, h);
+	else
+		give(rq, h);
+}
+
 /* With a place for what is to be opened. */
 static void start(struct open_request *rq)
 {
+	struct handle *h;
 	int r = file_new(rq->fs, FILE_DATA, rq->who.uid, &rq->file);
 
 	if (r == 0 && writes(rq))
 		r = file_will_write(rq->file);
 	if (r < 0)
 		fail(rq, -r);
+	else if ((h = request_claims(rq->fs)) != NULL)
+		claimed(rq, h);
 	else
 		run(rq);
 }
@@ -435,6 +447,7 @@ static struct open_request *new_request(fuse_req_t req, fuse_ino_t ino)
 	rq->req = req;
 	rq->ino = ino;
 	rq->who = caller_at(req, ino);
+	rq->unique = request_unique;
 	return rq;
 }
 
@@ -492,13 +505,18 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void open_truncate(fuse_req_t req, fuse_ino_t ino, int64_t size)
 {
 	struct open_request *rq = new_request(req, ino);
+	struct handle *h;
 
 	if (rq == NULL)
 		return;
 	rq->fi.flags = O_WRONLY | (size == 0 ? O_TRUNC : 0);
 	rq->truncates = true;
 	rq->size = size;
-	run(rq);
+	h = request_claims(rq->fs);
+	if (h != NULL)
+		claimed(rq, h);
+	else
+		run(rq);
 }
 
 /* It was not there a moment ago, and now it is. Readers may have to wait for it, and would have the lock of the directory
@@ -525,6 +543,16 @@ static void open_created(fuse_req_t req, fuse_ino_t parent, const char *name, mo
 		start(rq);
 }
 
+static int create(struct fs *fs, const struct caller *who, uint64_t parent, const char *name, mode_t mode, int flags,
+		  struct entry *e, struct handle **h)
+{
+	*h = request_claims(fs);
+	if (*h != NULL && store_lookup(fs->store, who, parent, name, e) == 0)
+		return 0;
+	store_release(*h);
+	return store_create(fs->store, who, parent, name, mode, flags, e, h);
+}
+
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -549,7 +577,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	if (r == 0 && (fi->flags & O_ACCMODE) != O_RDONLY)
 		r = file_will_write(f);
 	if (r == 0)
-		r = store_create(fs->store, &who, node_id(parent), name, mode, fi->flags, &e, &h);
+		r = create(fs, &who, node_id(parent), name, mode, fi->flags, &e, &h);
 	if (r < 0) {
 		file_free(f);
 		if (r == -EEXIST)
@@ -558,7 +586,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 			fuse_reply_err(req, r == -EBADMSG ? EIO : -r);
 		return;
 	}
-	f->h = h;
+	file_has(f, h);
 	f->ino = node_in(VIEW_KEYS, e.node);
 	reply_entry_param(VIEW_KEYS, &e, &p);
 	if ((e.o.mode & (S_ISUID | S_ISGID)) == 0)
@@ -588,9 +616,11 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	struct file *f = file_of(fi);
 
-	count(f->fs, REQUEST_RELEASE);
-	passthrough_release(f);
-	file_release(f);
+	count(fs_of(req), REQUEST_RELEASE);
+	if (f != &file_gone) {
+		passthrough_release(f);
+		file_release(f);
+	}
 	fuse_reply_err(req, 0);
 }
 
@@ -633,111 +663,6 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	workers_queue(f->fs->workers, &rq->work);
 }
 
-/* Files */
-
-static enum limited limited_as(const struct file *f)
-{
-	return f->kind == FILE_TEXT || f->kind == FILE_EVENTS ? LIMITED_LISTENING : LIMITED_OPEN;
-}
-
-int file_new(struct fs *fs, int kind, uint32_t uid, struct file **ret)
-{
-	struct file *f = *ret = calloc(1, sizeof(*f));
-	int r;
-
-	if (f == NULL)
-		return -ENOMEM;
-	f->fs = fs;
-	f->kind = kind;
-	f->uid = uid;
-	r = store_take(fs->store, limited_as(f), uid);
-	if (r < 0) {
-		free(f);
-		*ret = NULL;
-		return r;
-	}
-	pthread_mutex_init(&f->lock, NULL);
-	pthread_mutex_lock(&fs->files_lock);
-	DL_PREPEND(fs->files, f);
-	pthread_mutex_unlock(&fs->files_lock);
-	return 0;
-}
-
-int file_will_write(struct file *f)
-{
-	int r = store_take(f->fs->store, LIMITED_WRITING, f->uid);
-
-	f->writes = r == 0;
-	return r;
-}
-
-void file_waits_no_more(struct file *f)
-{
-	if (atomic_exchange(&f->waits, false))
-		store_give(f->fs->store, LIMITED_WAITING, f->uid);
-}
-
-/* Not when the store is closed: nothing is counted any more. */
-static void file_uncount(struct file *f)
-{
-	struct store *st = f->fs->store;
-
-	if (st == NULL)
-		return;
-	store_give(st, limited_as(f), f->uid);
-	if (f->writes)
-		store_give(st, LIMITED_WRITING, f->uid);
-	file_waits_no_more(f);
-}
-
-void file_release(struct file *f)
-{
-	struct handle *h = f->h;
-
-	if (h == NULL || h->on_end == NULL)
-		file_free(f);
-	store_release(h);
-}
-
-void files_forget(struct fs *fs)
-{
-	while (fs->files != NULL) {
-		handle_forget(fs->files->h);
-		file_free(fs->files);
-	}
-}
-
-void file_free(struct file *f)
-{
-	if (f == NULL)
-		return;
-	pthread_mutex_lock(&f->fs->files_lock);
-	DL_DELETE(f->fs->files, f);
-	pthread_mutex_unlock(&f->fs->files_lock);
-	detour_end(f);
-	file_uncount(f);
-	listener_free(f->listener);
-	if (f->poll != NULL)
-		fuse_pollhandle_destroy(f->poll);
-	pthread_mutex_destroy(&f->lock);
-	free(f->text);
-	free(f);
-}
-
-void file_tell_pollers(struct file *f)
-{
-	struct fuse_pollhandle *ph;
-
-	pthread_mutex_lock(&f->lock);
-	ph = f->poll;
-	f->poll = NULL;
-	pthread_mutex_unlock(&f->lock);
-	if (ph != NULL) {
-		fuse_lowlevel_notify_poll(ph);
-		fuse_pollhandle_destroy(ph);
-	}
-}
-
 static unsigned readiness(struct file *f)
 {
 	if (f->kind == FILE_EVENTS)
@@ -757,6 +682,8 @@ static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, s
 	if (ph != NULL) {
 		old = f->poll;
 		f->poll = ph;
+		if (f->slot != NULL)
+			atomic_store(&f->slot->poll, *(const uint64_t *)ph + 1); /* the kernel's number of it comes first */
 	}
 	pthread_mutex_unlock(&f->lock);
 	if (old != NULL)

@@ -13,6 +13,7 @@
  * to the kernel. */
 #include "core/timer.h"
 #include "fs/fs.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -58,22 +59,48 @@ static bool wants_passthrough(const struct fs *fs)
 	return geteuid() == 0 && fs->options.passthrough != PASSTHROUGH_OFF;
 }
 
+/* An earlier worker was. */
+static bool was_refused(const struct fs *fs)
+{
+	return fs->shared != NULL && atomic_load(&fs->shared->passthrough_refused);
+}
+
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+
+static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
+{
+	ssize_t n = read(fd, buf, size);
+
+	if (n > 0)
+		connection_asked(userdata, buf, (size_t)n);
+	return n;
+}
+
+static ssize_t write_reply(int fd, struct iovec *iov, int n, void *userdata)
+{
+	return connection_answer(userdata, fd, iov, n);
+}
 
 int passthrough_setup(struct fs *fs)
 {
-	return 0;
+	static const struct fuse_custom_io io = { .writev = write_reply, .read = read_request };
+
+	return fs->shared == NULL ? 0 : fuse_session_custom_io(fs->se, &io, fuse_session_fd(fs->se));
 }
 
 void passthrough_ready(struct fs *fs, struct fuse_conn_info *conn)
 {
-	bool can = (conn->capable & FUSE_CAP_PASSTHROUGH) != 0 && wants_passthrough(fs);
+	bool can = (conn->capable & FUSE_CAP_PASSTHROUGH) != 0 && wants_passthrough(fs) && !was_refused(fs);
 
 	if (can) {
 		conn->want |= FUSE_CAP_PASSTHROUGH;
 		conn->max_backing_stack_depth = 1;
 	}
 	atomic_store(&fs->passthrough, can);
+}
+
+void passthrough_asked(struct fs *fs, const void *request, size_t n)
+{
 }
 
 static int backing_open(fuse_req_t req, struct fs *fs, int fd)
@@ -147,19 +174,27 @@ static bool offers_passthrough(const struct init_in *in)
 	return in->major == 7 && in->minor >= 40 && (in->flags & INIT_EXT) != 0 && (in->flags2 & INIT_PASSTHROUGH_2) != 0;
 }
 
+/* INIT is the first request and comes once; nothing else is answered before it */
+void passthrough_asked(struct fs *fs, const void *request, size_t n)
+{
+	const struct in_header *h = request;
+
+	if (n < sizeof(*h) + sizeof(struct init_in) || h->opcode != INIT_OPCODE)
+		return;
+	atomic_store(&fs->passthrough, wants_passthrough(fs) && !was_refused(fs) && offers_passthrough((const struct init_in *)(h + 1)));
+	offered_killpriv = (((const struct init_in *)(h + 1))->flags & INIT_KILLPRIV_V2) != 0;
+	announced_id = -1;
+}
+
 static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
 {
 	ssize_t n = read(fd, buf, size);
-	const struct in_header *h = buf;
+	struct fs *fs = userdata;
 
-	/* INIT is the first request and comes once; nothing else is answered before it */
-	if (n >= (ssize_t)(sizeof(*h) + sizeof(struct init_in)) && h->opcode == INIT_OPCODE) {
-		struct fs *fs = userdata;
-
-		atomic_store(&fs->passthrough,
-			     wants_passthrough(fs) && offers_passthrough((const struct init_in *)(h + 1)));
-		offered_killpriv = (((const struct init_in *)(h + 1))->flags & INIT_KILLPRIV_V2) != 0;
-		announced_id = -1;
+	if (n > 0) {
+		passthrough_asked(fs, buf, (size_t)n);
+		if (fs->shared != NULL)
+			connection_asked(fs, buf, (size_t)n);
 	}
 	return n;
 }
@@ -194,7 +229,7 @@ static ssize_t write_reply(int fd, struct iovec *iov, int n, void *userdata)
 	} else if (announced_id > 0 && n == 2 && h->error == 0 && iov[1].iov_len >= sizeof(struct open_out)) {
 		complete_open(iov);
 	}
-	return writev(fd, iov, n);
+	return fs->shared != NULL ? connection_answer(fs, fd, iov, n) : writev(fd, iov, n);
 }
 
 int passthrough_setup(struct fs *fs)
@@ -202,7 +237,7 @@ int passthrough_setup(struct fs *fs)
 	static const struct fuse_custom_io io = { .writev = write_reply, .read = read_request };
 
 #ifndef __SANITIZE_THREAD__ /* which has to see every answer go out through write_reply; see tests/tsan.supp */
-	if (!wants_passthrough(fs))
+	if (!wants_passthrough(fs) && fs->shared == NULL)
 		return 0;
 #endif
 	return fuse_session_custom_io(fs->se, &io, fuse_session_fd(fs->se));
@@ -236,6 +271,8 @@ static void announced(void)
 static void refused(struct fs *fs, int error)
 {
 	if (error == EPERM || error == EOPNOTSUPP || error == ENOTTY || error == ENOSYS || error == EINVAL) {
+		if (fs->shared != NULL)
+			atomic_store(&fs->shared->passthrough_refused, true);
 		if (atomic_exchange(&fs->passthrough, false))
 			fprintf(stderr, "promisefs: the kernel refuses passthrough (%s): data goes through the daemon\n",
 				strerror(error));
@@ -298,10 +335,14 @@ static int backing_get(struct file *f, fuse_req_t req, int fd)
 		id = b->id;
 		b->users++;
 		f->backed = true;
+		if (f->slot != NULL)
+			atomic_store(&f->slot->backing, id);
 	} else if (b != NULL) {
 		b->strays++;
 		b->strayed = timers_now();
 		atomic_store(&f->strays, true);
+		if (f->slot != NULL)
+			atomic_store(&f->slot->strays, true);
 	}
 	pthread_mutex_unlock(&fs->backing_lock);
 	return id;
@@ -317,6 +358,8 @@ void passthrough_release(struct file *f)
 		return;
 	pthread_mutex_lock(&fs->backing_lock);
 	b = backing_of(fs, f->ino, false);
+	if (f->slot != NULL)
+		atomic_store(&f->slot->backing, 0); /* first: the number is given back below */
 	if (b != NULL) {
 		b->users--;
 		backing_drop_unused(fs, b);
@@ -332,11 +375,36 @@ void passthrough_arrived(struct file *f)
 
 	if (!atomic_exchange(&f->strays, false))
 		return;
+	if (f->slot != NULL)
+		atomic_store(&f->slot->strays, false);
 	pthread_mutex_lock(&fs->backing_lock);
 	b = backing_of(fs, f->ino, false);
 	if (b != NULL) {
 		b->strays--;
 		backing_drop_unused(fs, b);
+	}
+	pthread_mutex_unlock(&fs->backing_lock);
+}
+
+/* Of an open file of another worker's. */
+void passthrough_adopt(struct file *f)
+{
+	struct fs *fs = f->fs;
+	struct backing *b;
+	int id = atomic_load(&f->slot->backing);
+
+	if (id == 0 && !atomic_load(&f->slot->strays))
+		return;
+	pthread_mutex_lock(&fs->backing_lock);
+	b = backing_of(fs, f->ino, true);
+	if (b != NULL && id != 0) {
+		b->id = id;
+		b->users++;
+		f->backed = true;
+	} else if (b != NULL) {
+		b->strays++;
+		b->strayed = timers_now();
+		atomic_store(&f->strays, true);
 	}
 	pthread_mutex_unlock(&fs->backing_lock);
 }
@@ -376,10 +444,9 @@ void passthrough_reply(struct file *f, fuse_req_t req, struct fuse_file_info *fi
 {
 	int id = choose(f, req, fi), r;
 
-	fi->fh = (uintptr_t)f;
 	if (id > 0)
 		announce(fi, id);
-	r = p != NULL ? fuse_reply_create(req, p, fi) : fuse_reply_open(req, fi);
+	r = file_reply(f, req, fi, p);
 	announced();
 	if (r < 0) { /* interrupted at the last moment: nobody will release it */
 		passthrough_arrived(f);

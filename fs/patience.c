@@ -13,6 +13,7 @@
 #include "fs/descriptors.h"
 #include "fs/fs.h"
 #include "fs/process.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -30,6 +31,7 @@ struct patience {
 	int pidfd;
 	int64_t ns; /* -1: for ever */
 	uint32_t uid;
+	struct kept_patience *kept; /* NULL: it ends with us */
 	UT_hash_handle hh;
 };
 
@@ -39,6 +41,8 @@ static void forget(struct fs *fs, struct patience *p)
 	HASH_DELETE(hh, fs->patience, p);
 	atomic_fetch_sub(&fs->patience_count, 1);
 	close(p->pidfd);
+	if (p->kept != NULL && fs->store != NULL)
+		atomic_store(&p->kept->pid, 0);
 	if (fs->store != NULL)
 		store_give(fs->store, LIMITED_TIMEOUTS, p->uid);
 	free(p);
@@ -135,6 +139,27 @@ static int take(struct fs *fs, uint32_t uid)
 	return store_take(fs->store, LIMITED_TIMEOUTS, uid);
 }
 
+/* For the worker after us. patience_lock held. */
+static struct kept_patience *keep(struct fs *fs, const struct patience *p)
+{
+	uint64_t start;
+
+	if (fs->shared == NULL || process_identity(p->pid, p->pidfd, &start) < 0)
+		return NULL;
+	for (unsigned i = 0; i < PATIENCES_MAX; i++) {
+		struct kept_patience *k = &fs->shared->patiences[i];
+
+		if (atomic_load(&k->pid) != 0)
+			continue;
+		k->uid = p->uid;
+		k->start = start;
+		k->ns = p->ns;
+		atomic_store(&k->pid, p->pid);
+		return k;
+	}
+	return NULL;
+}
+
 static int add(struct fs *fs, int32_t pid, uint32_t uid, int64_t ns)
 {
 	struct patience *p = calloc(1, sizeof(*p));
@@ -151,6 +176,7 @@ static int add(struct fs *fs, int32_t pid, uint32_t uid, int64_t ns)
 		free(p);
 		return errno == EINVAL ? -ESRCH : -errno;
 	}
+	p->kept = keep(fs, p);
 	HASH_ADD(hh, fs->patience, pid, sizeof(p->pid), p);
 	atomic_fetch_add(&fs->patience_count, 1);
 	return 0;
@@ -163,7 +189,27 @@ static int put(struct fs *fs, int32_t pid, uint32_t uid, int64_t ns)
 	if (p == NULL)
 		return add(fs, pid, uid, ns);
 	p->ns = ns;
+	if (p->kept != NULL)
+		p->kept->ns = ns;
 	return 0;
+}
+
+/* What was said to another worker, by those that have not ended. */
+void patience_adopt(struct fs *fs)
+{
+	for (unsigned i = 0; i < PATIENCES_MAX; i++) {
+		struct kept_patience k = fs->shared->patiences[i];
+		int fd = k.pid != 0 ? (int)syscall(SYS_pidfd_open, k.pid, 0) : -1;
+		uint64_t start = 0;
+
+		if (k.pid == 0)
+			continue;
+		atomic_store(&fs->shared->patiences[i].pid, 0);
+		if (fd >= 0 && process_identity(k.pid, fd, &start) == 0 && start == k.start)
+			add(fs, k.pid, k.uid, k.ns);
+		if (fd >= 0)
+			close(fd);
+	}
 }
 
 static void drop(struct fs *fs, int32_t pid)

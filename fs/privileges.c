@@ -182,6 +182,13 @@ int privileges_drop(const struct privileges *p)
 	return 0;
 }
 
+/* What its workers need it has to have, too; and the right to take all the rest from them. */
+void privileges_of_supervisor(void)
+{
+	if (geteuid() == 0)
+		keep_capabilities(CAPS_ALWAYS | CAPS_PASSTHROUGH | CAPS_FOREIGN_STORE | CAPS_KEEPER | CAP(SETPCAP));
+}
+
 void privileges_of_keeper(void)
 {
 	if (geteuid() == 0)

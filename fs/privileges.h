@@ -15,4 +15,5 @@ struct privileges {
  * programs that have more rights, system calls. Call it before there are threads. -EOPNOTSUPP: with SECCOMP_ON, where
  * this build or this kernel has no filters. */
 int privileges_drop(const struct privileges *p);
+void privileges_of_supervisor(void); /* those of fs/supervisor.c */
 void privileges_of_keeper(void); /* those of fs/keeper.c once it has mounted */

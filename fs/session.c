@@ -4,6 +4,7 @@
  * which saves the wake-up of another CPU. None of them may block for long; what does goes to the workers. */
 #include "fs/fs.h"
 #include "fs/process.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,12 +35,16 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	unsigned want = FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
 			FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_CACHE_SYMLINKS;
 
+	if (fs->shared != NULL && !connection_is_taken_over(fs))
+		fs->shared->uses_acls = store_uses_acls(fs->store);
 	if (store_uses_acls(fs->store))
 		want |= FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK; /* what is made may inherit a list instead of losing the umask */
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
 	want |= FUSE_CAP_HANDLE_KILLPRIV_V2; /* see core/privileges.c; older libfuse: passthrough.c */
 #endif
 	conn->want |= conn->capable & want;
+	if (fs->shared != NULL)
+		conn->want &= ~(unsigned)FUSE_CAP_SPLICE_READ; /* which request a write is has to be known */
 	conn->max_write = MAX_WRITE;
 	conn->max_background = 64;
 	conn->time_gran = 1;
@@ -159,8 +164,12 @@ static void learn_device(struct fs *fs)
 {
 	struct statx sx;
 
-	if (statx(AT_FDCWD, fs->options.mountpoint, AT_STATX_DONT_SYNC, STATX_INO, &sx) == 0)
+	if (connection_is_taken_over(fs))
+		fs->dev = fs->shared->dev; /* it may have been unmounted, but is in use still */
+	else if (statx(AT_FDCWD, fs->options.mountpoint, AT_STATX_DONT_SYNC, STATX_INO, &sx) == 0)
 		fs->dev = makedev(sx.stx_dev_major, sx.stx_dev_minor);
+	if (fs->shared != NULL)
+		fs->shared->dev = fs->dev;
 }
 
 static void abort_connection(struct fs *fs)
@@ -208,10 +217,24 @@ static void only_interrupt(int sig)
 {
 }
 
+/* From another worker, with what he has left undone. As serve_one. */
+static int take_over(struct fs *fs)
+{
+	int r;
+
+	connection_replay(fs);
+	atomic_store(&fs->serving, true);
+	r = invalidate_resume(fs);
+	if (r == 0)
+		r = connection_resume(fs);
+	return r < 0 ? r : 1;
+}
+
 static int serve_until_unmounted(struct fs *fs, int ready_fd)
 {
 	struct server s = { .fs = fs, .main = pthread_self() };
 	struct fuse_buf buf = { 0 };
+	const bool taken_over = connection_is_taken_over(fs);
 	sigset_t set;
 	int sig, r;
 
@@ -222,9 +245,12 @@ static int serve_until_unmounted(struct fs *fs, int ready_fd)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = only_interrupt }, NULL);
 	learn_device(fs);
-	atomic_store(&fs->serving, true);
-	r = serve_one(fs, &buf); /* INIT, alone */
+	if (!taken_over)
+		atomic_store(&fs->serving, true);
+	r = taken_over ? take_over(fs) : serve_one(fs, &buf); /* INIT, alone */
 	free(buf.mem);
+	if (r > 0 && fs->shared != NULL && !connection_can_resend(fs))
+		return -ENOTSUP;
 	if (r > 0 && fs->options.passthrough == PASSTHROUGH_ON && !atomic_load(&fs->passthrough))
 		return -EOPNOTSUPP;
 	r = r > 0 ? start_threads(&s) : r == 0 ? -ECONNABORTED : r;
@@ -241,7 +267,7 @@ static int serve_until_unmounted(struct fs *fs, int ready_fd)
 /* The keeper mounts, and the session takes over what it is given. */
 static int mount_session(struct fs *fs)
 {
-	int fd = keeper_mount(&fs->keeper);
+	int fd = fs->device >= 0 ? fs->device : keeper_mount(&fs->keeper);
 	char path[32];
 
 	if (fd < 0)

@@ -3,6 +3,7 @@
  * for no version until it is opened, and then for that one. So waiting needs no second look-up, however often the key
  * changes hands meanwhile. */
 #include "fs/fs.h"
+#include "fs/shared.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +16,55 @@ struct awaited {
 	uint64_t lookups;
 	uint64_t vid; /* 0: not opened yet */
 	char name[META_NAME_MAX + 1];
+	struct kept_awaited *kept; /* the same, for the next worker; NULL: there is no room, or nobody is to come */
 	UT_hash_handle hh;
 };
+
+static struct kept_awaited *keep(struct fs *fs, const struct awaited *n)
+{
+	for (unsigned i = 0; fs->shared != NULL && i < AWAITED_MAX; i++) {
+		struct kept_awaited *k = &fs->shared->awaited[atomic_fetch_add(&fs->shared->awaited_hint, 1) % AWAITED_MAX];
+		uint64_t none = 0;
+
+		if (!atomic_compare_exchange_strong(&k->id, &none, UINT64_MAX))
+			continue;
+		k->parent = n->parent;
+		k->lookups = n->lookups;
+		strcpy(k->name, n->name);
+		atomic_store(&k->vid, n->vid);
+		atomic_store(&k->id, n->id);
+		return k;
+	}
+	return NULL;
+}
+
+static void bind(struct awaited *n, uint64_t vid)
+{
+	n->vid = vid;
+	if (n->kept != NULL)
+		atomic_store(&n->kept->vid, vid);
+}
+
+/* Before there are threads. */
+void views_resume(struct fs *fs)
+{
+	for (unsigned i = 0; i < AWAITED_MAX; i++) {
+		struct kept_awaited *k = &fs->shared->awaited[i];
+		struct awaited *n;
+
+		if (atomic_load(&k->id) == UINT64_MAX)
+			atomic_store(&k->id, 0);
+		if (atomic_load(&k->id) == 0 || (n = calloc(1, sizeof(*n))) == NULL)
+			continue;
+		n->id = atomic_load(&k->id);
+		n->parent = k->parent;
+		n->lookups = k->lookups;
+		n->vid = atomic_load(&k->vid);
+		n->kept = k;
+		strcpy(n->name, k->name);
+		HASH_ADD(hh, fs->awaited, id, sizeof(n->id), n);
+	}
+}
 
 static void nothing_yet(fuse_ino_t ino, struct stat *st)
 {
@@ -34,7 +82,8 @@ void views_await(struct fs *fs, uint64_t parent, const char *name, const struct 
 	n->lookups = 1;
 	strcpy(n->name, name);
 	pthread_mutex_lock(&fs->awaited_lock);
-	n->id = ++fs->next_awaited;
+	n->id = fs->shared != NULL ? atomic_fetch_add(&fs->shared->next_awaited, 1) + 1 : ++fs->next_awaited;
+	n->kept = keep(fs, n);
 	HASH_ADD(hh, fs->awaited, id, sizeof(n->id), n);
 	pthread_mutex_unlock(&fs->awaited_lock);
 	p->ino = node_in(VIEW_AWAITED, n->id);
@@ -57,15 +106,17 @@ static struct awaited *find(struct fs *fs, fuse_ino_t ino)
 bool views_awaited_key(struct fs *fs, fuse_ino_t ino, uint64_t *parent, char name[static META_NAME_MAX + 1])
 {
 	struct awaited *n;
+	bool known;
 
 	pthread_mutex_lock(&fs->awaited_lock);
 	n = find(fs, ino);
-	if (n != NULL) {
+	known = n != NULL && n->parent != 0;
+	if (known) {
 		*parent = n->parent;
 		strcpy(name, n->name);
 	}
 	pthread_mutex_unlock(&fs->awaited_lock);
-	return n != NULL;
+	return known;
 }
 
 bool views_awaited_bind(struct fs *fs, fuse_ino_t ino, uint64_t vid)
@@ -77,9 +128,25 @@ bool views_awaited_bind(struct fs *fs, fuse_ino_t ino, uint64_t vid)
 	n = find(fs, ino);
 	bound = n != NULL && (n->vid == 0 || n->vid == vid);
 	if (bound)
-		n->vid = vid;
+		bind(n, vid);
 	pthread_mutex_unlock(&fs->awaited_lock);
 	return bound;
+}
+
+void views_awaited_adopt(struct fs *fs, fuse_ino_t ino, uint64_t vid)
+{
+	struct awaited *n;
+
+	pthread_mutex_lock(&fs->awaited_lock);
+	n = find(fs, ino);
+	if (n == NULL && (n = calloc(1, sizeof(*n))) != NULL) {
+		n->id = node_id(ino);
+		n->lookups = UINT64_MAX; /* how many there were nobody knows */
+		HASH_ADD(hh, fs->awaited, id, sizeof(n->id), n);
+	}
+	if (n != NULL)
+		bind(n, vid);
+	pthread_mutex_unlock(&fs->awaited_lock);
 }
 
 int views_awaited_stat(struct fs *fs, const struct caller *who, fuse_ino_t ino, struct stat *st)
@@ -93,6 +160,8 @@ int views_awaited_stat(struct fs *fs, const struct caller *who, fuse_ino_t ino, 
 	if (n != NULL)
 		copy = *n;
 	pthread_mutex_unlock(&fs->awaited_lock);
+	if (n == NULL && connection_is_taken_over(fs))
+		return -ESTALE; /* its name is to be looked up again */
 	if (copy.vid != 0)
 		r = store_getattr(fs->store, who, copy.vid, &e);
 	else
@@ -130,6 +199,8 @@ void views_forget(struct fs *fs, fuse_ino_t ino, uint64_t nlookup)
 	n = find(fs, ino);
 	if (n != NULL && (n->lookups -= nlookup < n->lookups ? nlookup : n->lookups) == 0) {
 		HASH_DELETE(hh, fs->awaited, n);
+		if (n->kept != NULL)
+			atomic_store(&n->kept->id, 0);
 		free(n);
 	}
 	pthread_mutex_unlock(&fs->awaited_lock);
@@ -168,9 +239,9 @@ static void declared(struct meta_commit *c, int r)
 	if (d->creates) {
 		reply_entry_param(VIEW_FUTURE, &d->reply.e, &p);
 		d->file->ino = p.ino;
-		r = fuse_reply_create(d->reply.req, &p, &d->fi);
+		r = file_reply(d->file, d->reply.req, &d->fi, &p);
 	} else {
-		r = fuse_reply_open(d->reply.req, &d->fi);
+		r = file_reply(d->file, d->reply.req, &d->fi, NULL);
 	}
 	if (r < 0)
 		file_free(d->file);
@@ -196,7 +267,6 @@ static struct declaring *declaring(fuse_req_t req, fuse_ino_t ino, struct fuse_f
 	d->reply.req = req;
 	d->file = f;
 	d->fi = *fi;
-	d->fi.fh = (uintptr_t)f;
 	d->fi.direct_io = 1;
 	return d;
 }
@@ -219,6 +289,11 @@ void views_future_create(fuse_req_t req, fuse_ino_t parent, const char *name, mo
 	if (d == NULL)
 		return;
 	d->creates = true;
+	r = request_was_done(fs_of(req)) ? store_lookup(fs_of(req)->store, &who, node_id(parent), name, &d->reply.e) : -ENOENT;
+	if (r == 0) {
+		declared(&d->reply.c, 0);
+		return;
+	}
 	r = store_declare(fs_of(req)->store, &who, node_id(parent), name, mode, &d->reply.e, &d->reply.c);
 	if (r < 0)
 		declared(&d->reply.c, r);
@@ -249,14 +324,15 @@ int views_future_begin(struct file *f, const struct caller *who)
 		pthread_mutex_unlock(&f->lock);
 		return 0;
 	}
+	h = request_claims(f->fs);
 	do {
-		r = store_open(st, who, node_id(f->ino), O_WRONLY, NULL, &h, &vid);
+		r = h != NULL ? 0 : store_open(st, who, node_id(f->ino), O_WRONLY, NULL, &h, &vid);
 		if (r == STORE_PREPARE)
 			prepared = store_prepare(st, vid);
 	} while (r == STORE_PREPARE && prepared == 0);
 	r = prepared < 0 ? prepared : r;
 	if (r == 0) {
-		f->h = h;
+		file_has(f, h);
 		store_changed_unseen(st, node_id(f->ino));
 	}
 	pthread_mutex_unlock(&f->lock);

@@ -1,4 +1,4 @@
-#include "fs/work.h"
+#include "fs/fs.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -34,6 +34,7 @@ static void *worker_main(void *arg)
 		if (ws->first == NULL)
 			ws->last = &ws->first;
 		pthread_mutex_unlock(&ws->lock);
+		request_is_for(w->unique);
 		w->run(w);
 		pthread_mutex_lock(&ws->lock);
 	}
@@ -64,6 +65,7 @@ void workers_queue(struct workers *ws, struct work *w)
 		return;
 	}
 	w->next = NULL;
+	w->unique = request_unique;
 	pthread_mutex_lock(&ws->lock);
 	*ws->last = w;
 	ws->last = &w->next;

@@ -1,9 +1,12 @@
 /* A few threads for what may block (fsync, copying, hashing), so that the threads that answer the kernel never do. */
 #pragma once
 
+#include <stdint.h>
+
 struct work {
 	void (*run)(struct work *w); /* may free w */
 	struct work *next;
+	uint64_t unique; /* the request that it is for: see request_is_for in fs.h */
 };
 
 struct workers;

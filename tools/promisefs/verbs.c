@@ -59,6 +59,8 @@ const struct mount_option_row mount_table[] = {
 	{ "max-handles=", "N|none", "his handles (16384)" },
 	{ "max-lifetimes=", "N|none", "his lifetimes (4096)" },
 	{ "threads=", "N", "threads that serve requests" },
+	{ "supervisor=", "on|off", "another process goes on when one dies (off)" },
+	{ "restart-limit=", "N|none", "deaths in 10 s that end the mount (5)" },
 	{ "busy-poll=", "DUR|off", "look so long for a request before sleeping" },
 	{ 0 },
 };
