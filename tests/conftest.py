@@ -31,10 +31,20 @@ def pytest_addoption(parser):
     parser.addoption("--power-cuts", type=int, default=1, help="how often the power fails in each of its tests (1)")
     parser.addoption("--race-processes", type=int, default=16, help="how many processes race for borrows (16)")
     parser.addoption("--race-seconds", type=float, default=3, help="how long they do (3)")
+    parser.addoption("--kill-seconds", type=float, default=20, help="how long workers are killed in the test of that (20)")
+    parser.addoption("--kill-workers", action="store_true",
+                     help="supervise every mount, and kill its worker every 100 to 500 ms: nothing may notice")
+    parser.addoption("--kill-seed", type=int, default=None, help="replay that with this seed")
     parser.addoption("--tools-long", action="store_true", help="ordinary programs on larger input and for longer")
 
 
+def pytest_terminal_summary(terminalreporter):
+    if pfs.Mount.kills_workers:
+        terminalreporter.write_line(f"{pfs.Mount.kills} workers were killed")
+
+
 def pytest_configure(config):
+    pfs.Mount.kills_workers = config.getoption("--kill-workers")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what is to run in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "core: the part of the suite that is also run by an unprivileged user")

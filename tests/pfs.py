@@ -14,6 +14,7 @@ import json
 import os
 import pickle
 import platform
+import random
 import re
 import select
 import shutil
@@ -357,8 +358,61 @@ class Command:
         self.process.stderr.close()
 
 
+SUPERVISED = "supervisor=on,restart-limit=none"
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def processes(mount):
+    """{pid: name} of all that serve a mount: they have its lock file open."""
+    lock = os.stat(mount.store / "lock")
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(entry.name)
+            if any(os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), lock) for fd in os.listdir(f"/proc/{pid}/fd")):
+                found[pid] = command_of(pid)
+    return found
+
+
+class Killer(threading.Thread):
+    """Kills the worker of a supervised mount again and again."""
+
+    PAUSE = (0.1, 0.5)
+
+    def __init__(self, mount, seed=None):
+        super().__init__(daemon=True)
+        self.mount, self.random = mount, random.Random(seed)
+        self.over = threading.Event()
+        self.kills = 0
+
+    def run(self):
+        while not self.over.wait(self.random.uniform(*self.PAUSE)):
+            with contextlib.suppress(OSError):
+                for pid in Path(f"/proc/{self.mount.pid}/task/{self.mount.pid}/children").read_text().split():
+                    if command_of(pid) == "promisefs":
+                        os.kill(int(pid), signal.SIGKILL)
+                        self.kills += 1
+
+    def stop(self):
+        self.over.set()
+        self.join()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
 class Mount:
     """A store, a directory, and the daemon between them."""
+
+    kills_workers = False  # with --kill-workers: all mounts are supervised, and their workers are killed all the time
+    kills = 0
 
     def __init__(self, base, options="", store=None, root=None, watchdog=None, environment=None):
         self.base = Path(base)
@@ -369,6 +423,7 @@ class Mount:
         self.log = self.base / "daemon.log"
         self.watchdog = watchdog
         self.process = None
+        self.killer = None
         self.base.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(exist_ok=True)
         self.base.chmod(0o755)
@@ -387,7 +442,7 @@ class Mount:
 
     def start(self, extra=""):
         """Start the daemon in the foreground and wait until the mount answers."""
-        options = ",".join(part for part in (self.options, extra) if part)
+        options = ",".join(part for part in (self.options, extra, SUPERVISED if self.kills_workers else "") if part)
         argv = [binary(), "mount", str(self.store), str(self.root), "-f", *(["-o", options] if options else [])]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -398,6 +453,9 @@ class Mount:
         if self.process.poll() is not None:
             pytest.fail(f"{' '.join(argv)}: exit {self.process.returncode}\n{self.tail()}")
         eventually((self.control / "README").exists, 15, "the mount answers")
+        if self.kills_workers:
+            self.killer = Killer(self)
+            self.killer.start()
         return self
 
     def tail(self, size=6000):
@@ -417,14 +475,26 @@ class Mount:
             else:
                 subprocess.run(["fusermount3", "-u", "-z", str(self.root)], timeout=10, check=True)
 
+    def _spare(self):
+        if self.killer:
+            self.killer.stop()
+            type(self).kills += self.killer.kills
+            self.killer = None
+
     def kill(self):
         """The daemon dies of SIGKILL; the dead mount is taken away."""
+        self._spare()
+        if self.kills_workers:
+            for pid in processes(self):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait(DEADLINE)
         self.detach()
 
     def stop(self, timeout=DEADLINE):
         """Unmount in the ordinary way; the daemon must end with status 0 and no complaint of a sanitizer."""
+        self._spare()
         try:
             done = run("fusermount3", "-u", self.root, timeout=timeout)
             if done.returncode and is_mounted(self.root):
@@ -449,6 +519,7 @@ class Mount:
 
     def close(self):
         """Whatever happened: no daemon and no mount stay behind."""
+        self._spare()
         if self.process and self.process.poll() is None:
             self.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
