@@ -139,6 +139,10 @@ int garbage_adopt(struct store *st, const uint64_t *vids, size_t n)
 	}
 	st->garbage->unsynced = list != NULL;
 	garbage_take(st, list, NULL);
+	pthread_mutex_lock(&st->garbage->lock);
+	st->garbage->urgent = list != NULL; /* it has waited for company already, and processes may not last that long */
+	pthread_cond_broadcast(&st->garbage->cond);
+	pthread_mutex_unlock(&st->garbage->lock);
 	return 0;
 }
 
