@@ -140,7 +140,7 @@ void dir_undo(struct fs *fs, struct kept_file *slot);
 
 /* teller.c */
 void tell_name(struct fs *fs, uint64_t parent, const char *name); /* by one thread; returns when it was told */
-_Noreturn void teller_main(struct fs *fs); /* in a process of its own */
+_Noreturn void teller_main(struct fs *fs, bool (*alone)(void *arg), void *arg); /* in a process of its own */
 
 /* invalidate.c: what another worker has not told; before anything else is served */
 int invalidate_resume(struct fs *fs);

@@ -10,7 +10,7 @@
  *  supervisor               standby          becomes it, and starts another standby
  *  standby, teller          supervisor       starts another
  *  supervisor and worker    standby          both
- *  supervisor and standby   nobody           the worker serves as long as it lives
+ *  supervisor and standby   nobody           the worker serves as long as it lives; with it, the teller ends
  *
  * Who is what is a lock (fcntl) of a byte in a file that all of them have: the kernel gives it up when the last thread of
  * its owner has closed its files, so who gets a lock knows that whoever had it before can do nothing any more. Two processes
@@ -211,13 +211,20 @@ static void start_standby(struct supervisor *s)
 	s->standby = pid > 0 ? pidfd_of(pid) : -1;
 }
 
+static bool nobody_else(void *arg)
+{
+	struct supervisor *s = arg;
+
+	return who_is(s, THE_SUPERVISOR) == 0 && who_is(s, THE_WORKER) == 0;
+}
+
 static _Noreturn void be_teller(struct supervisor *s)
 {
 	close_ours(s);
 	prctl(PR_SET_NAME, "promisefs-tell");
 	if (take_role(s, THE_TELLER, false) < 0)
 		_exit(NOT_NEEDED);
-	teller_main(s->fs);
+	teller_main(s->fs, nobody_else, s);
 }
 
 /* Whoever is it, started by whomever; or a new one. One that was killed may be a while about its last name. */

@@ -12,6 +12,7 @@
 #include <linux/futex.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NOTIFY_INVAL_ENTRY 3
@@ -27,7 +28,9 @@ struct notice {
 
 static void wait_while(atomic_uint *word, unsigned value)
 {
-	syscall(SYS_futex, word, FUTEX_WAIT, value, NULL, NULL, 0);
+	static const struct timespec limit = { .tv_sec = 1 };
+
+	syscall(SYS_futex, word, FUTEX_WAIT, value, &limit, NULL, 0);
 }
 
 static void wake(atomic_uint *word)
@@ -60,7 +63,8 @@ static void tell(int device, const struct telling_name *t)
 		return; /* it has no such name */
 }
 
-_Noreturn void teller_main(struct fs *fs)
+/* When all others were killed it would keep the connection open, with nobody to answer. */
+_Noreturn void teller_main(struct fs *fs, bool (*alone)(void *arg), void *arg)
 {
 	struct telling_name *t = &fs->shared->telling;
 	unsigned asked;
@@ -69,6 +73,8 @@ _Noreturn void teller_main(struct fs *fs)
 		asked = atomic_load(&t->asked);
 		if (asked == atomic_load(&t->done)) {
 			wait_while(&t->asked, asked);
+			if (alone(arg))
+				break;
 			continue;
 		}
 		tell(fs->device, t);

@@ -31,7 +31,10 @@ def is_worker(pid):
 def role(mount, which):
     """The process that is `worker`, `supervisor` or `standby`, or None while there is none."""
     for pid, name in pfs.processes(mount).items():
-        found = "standby" if name == "promisefs-stby" else "worker" if is_worker(pid) else "supervisor"
+        if name == "promisefs-tell":
+            found = "teller"
+        else:
+            found = "standby" if name == "promisefs-stby" else "worker" if is_worker(pid) else "supervisor"
         if found == which:
             return pid
     return None
@@ -61,7 +64,8 @@ def supervised(new_mount, data_path):
 
 # ---- one death, and two ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("which", [["worker"], ["standby"], ["supervisor"], ["supervisor", "worker"],
+@pytest.mark.parametrize("which", [["worker"], ["standby"], ["supervisor"], ["teller"], ["supervisor", "worker"],
+                                   ["teller", "worker"],
                                    ["standby", "worker"], ["worker", "worker"]], ids="-".join)
 def test_whoever_dies_the_mount_goes_on(supervised, which):
     mnt = supervised
@@ -105,6 +109,19 @@ def test_too_many_deaths_end_the_mount(new_mount):
     assert not is_mounted(mnt.root) and not pfs.processes(mnt.mount)
     assert job.error() in ("ECONNABORTED", "ENOTCONN")
     assert "was killed by signal 9" in mnt.mount.tail() and "3 did within 10 s: the mount ends" in mnt.mount.tail()
+
+
+def test_when_all_are_killed_nothing_stays(supervised):
+    mnt = supervised
+    mnt.declare("future")
+    job = mnt.waiting_reader(mnt / "future")
+    found = [the(mnt.mount, which) for which in ("worker", "supervisor", "standby")]
+    for pid in found:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not pfs.processes(mnt.mount), what="the teller has ended")
+    assert job.error() in ("ECONNABORTED", "ENOTCONN")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
