@@ -575,7 +575,7 @@ static int give_up_privileges(struct fs *fs)
 }
 
 /* Exit status. */
-static int serve(struct fs *fs, int ready_fd)
+static int run_mount(struct fs *fs, int ready_fd)
 {
 	int r = give_up_privileges(fs);
 
@@ -608,7 +608,7 @@ static int serve_and_detach(struct fs *fs, int report_fd);
 static int serve_supervised(struct fs *fs, int ready_fd)
 {
 	const struct supervised how = {
-		.work = fs->options.foreground ? serve : serve_and_detach, .detach = fs->options.foreground ? NULL : detach,
+		.work = fs->options.foreground ? run_mount : serve_and_detach, .detach = fs->options.foreground ? NULL : detach,
 		.took_over = write_owner,
 	};
 
@@ -635,7 +635,7 @@ static int run(struct fs *fs, int ready_fd)
 	if (r == 0)
 		r = write_owner(fs);
 	if (r == 0)
-		r = fs->options.supervised ? serve_supervised(fs, ready_fd) : serve(fs, ready_fd);
+		r = fs->options.supervised ? serve_supervised(fs, ready_fd) : run_mount(fs, ready_fd);
 	if (fs->lock_fd >= 0)
 		close(fs->lock_fd);
 	if (fs->store_fd >= 0)
@@ -711,7 +711,7 @@ static int detaching(int (*what)(struct fs *fs, int ready_fd), struct fs *fs, in
 
 static int serve_and_detach(struct fs *fs, int report_fd)
 {
-	return report_fd < 0 ? serve(fs, -1) : detaching(serve, fs, report_fd);
+	return report_fd < 0 ? run_mount(fs, -1) : detaching(run_mount, fs, report_fd);
 }
 
 /* A worker of a supervised mount detaches when it is ready, and so does the supervisor then. */

@@ -176,13 +176,12 @@ static void daemon_begin(void)
 				     .flags = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_DO_READDIRPLUS |
 					      FUSE_READDIRPLUS_AUTO | FUSE_PARALLEL_DIROPS | FUSE_POSIX_ACL | FUSE_DONT_MASK |
 					      FUSE_MAX_PAGES };
-	int lock = -1;
 
 	snprintf(place, sizeof(place), "%s/promisefs-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	if (mkdtemp(place) == NULL)
 		abort();
 	snprintf(where, sizeof(where), "%s/store", place);
-	fuzzed = (struct fs){ .store_fd = -1 };
+	fuzzed = (struct fs){ .store_fd = -1, .lock_fd = -1, .device = -1 };
 	fuzzed.options = (struct fs_options){ .store = where, .mountpoint = place, .passthrough = PASSTHROUGH_OFF };
 	fuzzed.options.core = default_options;
 	fuzzed.options.core.acls = ACLS_ON;
@@ -190,12 +189,12 @@ static void daemon_begin(void)
 	fuzzed.keeper.fd = -1;
 	descriptors_start();
 	init_locks(&fuzzed);
-	if (open_store_dir(&fuzzed) < 0 || lock_store(&fuzzed, &lock) < 0 || workers_new(2, &fuzzed.workers) < 0 ||
+	if (open_store_dir(&fuzzed) < 0 || lock_store(&fuzzed) < 0 || workers_new(2, &fuzzed.workers) < 0 ||
 	    workers_new(1, &fuzzed.slow) < 0 || workers_new(1, &fuzzed.tellers) < 0 ||
 	    workers_new(1, &fuzzed.invalidator) < 0 || timers_new(&fuzzed.timers) < 0 || open_store(&fuzzed) < 0 ||
 	    session_new(&fuzzed, &fuzzed.se) < 0)
 		abort();
-	close(lock);
+	close(fuzzed.lock_fd);
 	if (fuse_session_custom_io(fuzzed.se, &io, open("/dev/null", O_RDWR | O_CLOEXEC)) < 0)
 		abort();
 	atomic_store(&fuzzed.serving, true);
