@@ -88,7 +88,7 @@ static void quieten(void)
 /* The descriptor of the mount, or a negative errno. */
 static int mount_now(struct fs *fs)
 {
-	struct fuse_session *se;
+	static struct fuse_session *se; /* until the process ends: libfuse frees all of it but the mount point's name */
 	int r = session_new(fs, &se);
 
 	if (r == 0 && fuse_session_mount(se, fs->options.mountpoint) < 0)

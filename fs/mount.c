@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -668,6 +669,7 @@ static void detach(void)
 }
 
 struct ready_watch {
+	sem_t begun;
 	int from, to;
 };
 
@@ -677,6 +679,7 @@ static void *let_go(void *arg)
 	struct ready_watch *w = arg;
 	char byte;
 
+	sem_post(&w->begun);
 	if (read(w->from, &byte, 1) == 1) {
 		detach();
 		if (write(w->to, "", 1) < 0)
@@ -693,7 +696,7 @@ static int detaching(int (*what)(struct fs *fs, int ready_fd), struct fs *fs, in
 	sigset_t all, old;
 	int inner[2], r;
 
-	if (pipe2(inner, O_CLOEXEC) < 0)
+	if (pipe2(inner, O_CLOEXEC) < 0 || sem_init(&w.begun, 0, 0) < 0)
 		return 1;
 	w.from = inner[0];
 	sigfillset(&all);
@@ -702,6 +705,8 @@ static int detaching(int (*what)(struct fs *fs, int ready_fd), struct fs *fs, in
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r != 0)
 		return 1;
+	while (sem_wait(&w.begun) < 0)
+		; /* while a thread begins, a process that is forked may have locks that nobody unlocks (AddressSanitizer's) */
 	r = what(fs, inner[1]);
 	close(inner[1]);
 	pthread_join(thread, NULL);
