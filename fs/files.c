@@ -113,7 +113,9 @@ void file_release(struct file *f)
 	struct kept_file *slot = f->slot;
 	struct fs *fs = f->fs;
 
+	pthread_mutex_lock(&f->lock); /* its handle may be settling */
 	f->slot = NULL;
+	pthread_mutex_unlock(&f->lock);
 	if (h == NULL || h->on_end == NULL)
 		file_free(f);
 	store_release(h);
